@@ -1,0 +1,114 @@
+#!/bin/sh
+# Runs as the last step of building the emulated server's tree; $1 is the tree.
+# Everything here serves one of three ends: the server boots by its own GRUB,
+# it boots fast under emulation, and it carries nothing that is the same on two labs.
+set -eu
+tree=$1
+
+# -- identity -----------------------------------------------------------------
+echo bmserver > "$tree/etc/hostname"
+printf '127.0.0.1 localhost\n127.0.1.1 bmserver\n::1 localhost\n' > "$tree/etc/hosts"
+: > "$tree/etc/machine-id"
+rm -f "$tree"/etc/ssh/ssh_host_* "$tree/var/lib/dbus/machine-id"
+echo 'nameserver 10.0.2.3' > "$tree/etc/resolv.conf"
+echo 'UUID=@ROOT_UUID@ / ext4 errors=remount-ro,noatime,noinit_itable 0 0' > "$tree/etc/fstab"
+chroot "$tree" passwd -l root >/dev/null
+
+# -- network: the management NIC only; the slicing NICs are left alone ----------
+mkdir -p "$tree/etc/systemd/network"
+cat > "$tree/etc/systemd/network/10-management.network" <<'EOF'
+[Match]
+Driver=virtio_net
+
+[Network]
+Address=10.0.2.15/24
+Gateway=10.0.2.2
+DNS=10.0.2.3
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+EOF
+
+# -- ssh: the lab hands over keys as systemd credentials through fw_cfg ---------
+mkdir -p "$tree/etc/ssh/sshd_config.d" "$tree/etc/tmpfiles.d" \
+    "$tree/etc/systemd/system/systemd-tmpfiles-setup.service.d" \
+    "$tree/etc/systemd/system/ssh.service.d"
+cat > "$tree/etc/ssh/sshd_config.d/lab.conf" <<'EOF'
+HostKey /etc/ssh/ssh_host_ed25519_key
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+UseDNS no
+EOF
+cat > "$tree/etc/tmpfiles.d/bmslice-lab.conf" <<'EOF'
+f+^ /etc/ssh/ssh_host_ed25519_key 0600 root root - bmslice-lab.host-key
+EOF
+cat > "$tree/etc/systemd/system/systemd-tmpfiles-setup.service.d/bmslice-lab.conf" <<'EOF'
+[Service]
+LoadCredential=bmslice-lab.host-key
+EOF
+
+# -- KVM: loaded before libvirtd probes, or libvirt says it has none -------------
+cat > "$tree/etc/modules-load.d/kvm.conf" <<'EOF'
+kvm_amd
+kvm_intel
+vfio_pci
+EOF
+echo 'options kvm_amd nested=0' > "$tree/etc/modprobe.d/lab.conf"
+
+# -- boot loader -----------------------------------------------------------------
+mkdir -p "$tree/etc/default/grub.d" "$tree/boot/grub/i386-pc"
+cat > "$tree/etc/default/grub" <<'EOF'
+GRUB_DEFAULT=0
+GRUB_TIMEOUT=1
+GRUB_DISTRIBUTOR=Debian
+GRUB_CMDLINE_LINUX_DEFAULT="quiet"
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 mitigations=off audit=0 apparmor=0"
+GRUB_TERMINAL="console serial"
+GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
+GRUB_DISABLE_OS_PROBER=true
+GRUB_DISABLE_RECOVERY=true
+EOF
+cp "$tree"/usr/lib/grub/i386-pc/*.mod "$tree"/usr/lib/grub/i386-pc/*.lst "$tree/boot/grub/i386-pc/"
+chroot "$tree" grub-mkimage -O i386-pc -o /boot/grub/i386-pc/core.img \
+    -p '(hd0,msdos1)/boot/grub' biosdisk part_msdos ext2 normal
+cp "$tree/usr/lib/grub/i386-pc/boot.img" "$tree/boot/grub/i386-pc/boot.img"
+kernel=$(basename "$(ls "$tree"/boot/vmlinuz-* | sort -V | tail -1)" | sed s/vmlinuz-//)
+cat > "$tree/boot/grub/grub.cfg" <<EOF
+# The first one, written by the lab; the server's own update-grub replaces it.
+set timeout=0
+serial --unit=0 --speed=115200
+terminal_output console serial
+menuentry Debian {
+    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 mitigations=off audit=0 apparmor=0 quiet
+    initrd /boot/initrd.img-$kernel
+}
+EOF
+
+# -- a small initramfs: disk and root file system, nothing else --------------------
+printf 'virtio_pci\nvirtio_blk\next4\n' > "$tree/etc/initramfs-tools/modules"
+cat > "$tree/etc/initramfs-tools/conf.d/lab" <<'EOF'
+MODULES=list
+COMPRESS=lz4
+RUNSIZE=10%
+FSTYPE=ext4
+EOF
+chroot "$tree" update-initramfs -u -k all
+
+# -- what an emulated server has no use for ----------------------------------------
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+    e2scrub_reap.service fstrim.timer man-db.timer systemd-tmpfiles-clean.timer \
+    systemd-timesyncd.service systemd-random-seed.service systemd-pstore.service \
+    systemd-update-utmp.service systemd-update-utmp-runlevel.service \
+    systemd-networkd-wait-online.service grub-common.service apparmor.service \
+    getty@tty1.service keyboard-setup.service console-setup.service \
+    libvirt-guests.service virtlockd.service virtlockd.socket virtlockd-admin.socket \
+    dnsmasq.service run-qemu.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+    dev-mqueue.mount sys-fs-fuse-connections.mount nvmefc-boot-connections.service \
+    systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-journal-flush.service \
+    modprobe@drm.service modprobe@fuse.service modprobe@efi_pstore.service \
+    modprobe@dm_mod.service modprobe@loop.service; do
+    ln -sf /dev/null "$tree/etc/systemd/system/$unit"
+done
+mkdir -p "$tree/etc/systemd/journald.conf.d"
+printf '[Journal]\nStorage=volatile\nAudit=no\n' > "$tree/etc/systemd/journald.conf.d/lab.conf"
+chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service >/dev/null 2>&1
+rm -f "$tree/etc/libvirt/qemu/networks/autostart/default.xml"

@@ -1,0 +1,2 @@
+//! The emulated server.
+fn main() {}
