@@ -1,1 +1,11 @@
-//! (room under construction)
+//! The only door to the machine: a root directory to read, and a [`Machine`] to act on.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this crate is the door that the lint guards"
+)]
+
+mod machine;
+mod root;
+
+pub use machine::*;
+pub use root::Root;

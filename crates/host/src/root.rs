@@ -1,0 +1,195 @@
+//! A root directory as a capability: every read goes through it, live or captured.
+//!
+//! Paths are resolved by the kernel with `RESOLVE_IN_ROOT` (openat2(2)): absolute links and `..`
+//! stay inside, so a captured tree cannot point a reader at the machine that reads it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+/// No attribute or configuration file that `bmslice` reads is larger (16 MiB).
+const LIMIT: u64 = 16 << 20;
+
+/// A directory that stands for `/`.
+#[derive(Debug)]
+pub struct Root {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+impl Root {
+    /// The machine's own `/`.
+    ///
+    /// # Errors
+    /// When `/` cannot be opened.
+    pub fn live() -> io::Result<Self> {
+        Self::open(Path::new("/"))
+    }
+
+    /// A folder that holds a captured tree.
+    ///
+    /// # Errors
+    /// When it is no folder or cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let dir = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self {
+            dir,
+            path: path.canonicalize()?,
+        })
+    }
+
+    /// Where the root lies, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this is the live machine's `/`.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.path == Path::new("/")
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let relative = if relative.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            relative
+        };
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat2(
+            &self.dir,
+            relative,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )?)
+    }
+
+    /// The bytes of a file, at most 16 MiB.
+    ///
+    /// # Errors
+    /// Those of open(2) and read(2), and `InvalidData` for a larger file.
+    pub fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let fd = self.open_at(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let mut bytes = Vec::new();
+        File::from(fd).take(LIMIT + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is larger than 16 MiB",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The text of a file; bytes that are not UTF-8 are replaced.
+    ///
+    /// # Errors
+    /// As [`Root::read`].
+    pub fn read_text(&self, path: impl AsRef<Path>) -> io::Result<String> {
+        Ok(match String::from_utf8(self.read(path)?) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        })
+    }
+
+    /// The text of an attribute without white space at its ends; `None` when it is not there or
+    /// cannot be read (sysfs answers EINVAL for `speed` of a link that is down).
+    #[must_use]
+    pub fn attribute(&self, path: impl AsRef<Path>) -> Option<String> {
+        self.read_text(path)
+            .ok()
+            .map(|text| text.trim_matches(['\0', ' ', '\n', '\t']).to_owned())
+    }
+
+    /// The names in a folder, sorted.
+    ///
+    /// # Errors
+    /// Those of open(2) and getdents(2).
+    pub fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
+        let fd = self.open_at(path.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(fd)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where a link points, as written.
+    ///
+    /// # Errors
+    /// Those of readlink(2); `EINVAL` when it is no link.
+    pub fn link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let fd = self.open_at(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW)?;
+        let target = rustix::fs::readlinkat(&fd, "", Vec::new())?;
+        Ok(PathBuf::from(target.to_string_lossy().into_owned()))
+    }
+
+    /// The last component of what a link points to: a driver's, group's or subsystem's name.
+    #[must_use]
+    pub fn link_name(&self, path: impl AsRef<Path>) -> Option<String> {
+        Some(
+            self.link(path)
+                .ok()?
+                .file_name()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    }
+
+    /// The path inside this root after every link was followed, with a leading `/`.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        use std::os::fd::AsRawFd;
+        let fd = self.open_at(path.as_ref(), OFlags::PATH)?;
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        let inside = real.strip_prefix(&self.path).unwrap_or(&real);
+        Ok(Path::new("/").join(inside))
+    }
+
+    /// Whether something is there, links followed.
+    #[must_use]
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.open_at(path.as_ref(), OFlags::PATH).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/hostname"), "inside\n").unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../../../../etc/hostname", dir.path().join("climbing"))
+            .unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(root.attribute("/absolute").as_deref(), Some("inside"));
+        assert_eq!(root.attribute("climbing").as_deref(), Some("inside"));
+        assert_eq!(
+            root.resolve("/absolute").unwrap(),
+            Path::new("/etc/hostname")
+        );
+        assert_eq!(root.link_name("/climbing").as_deref(), Some("hostname"));
+        assert_eq!(root.list("/").unwrap(), ["absolute", "climbing", "etc"]);
+        assert!(root.exists("/etc") && !root.exists("/proc"));
+    }
+}

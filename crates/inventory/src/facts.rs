@@ -1,0 +1,427 @@
+//! The types of an inventory. Everything `Option` is something that a server may not show.
+
+use bmslice_model::{
+    ByteSize, CpuId, CpuSet, IommuGroupId, KernelCmdline, MacAddress, NumaNodeId, PciAddress, PciId,
+};
+use serde::{Deserialize, Serialize};
+
+/// The format of an inventory file.
+pub const FORMAT: &str = "bmslice/inventory/v1";
+
+/// A server as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inventory {
+    /// [`FORMAT`].
+    pub format: String,
+    /// What the machine is.
+    pub machine: MachineFacts,
+    /// Every present logical CPU, by number; offline ones too.
+    pub cpus: Vec<Cpu>,
+    /// Every cache, by level, then kind, then lowest CPU.
+    #[serde(default)]
+    pub caches: Vec<Cache>,
+    /// NUMA nodes, by number. A kernel without NUMA gets one node 0 with every CPU, and a note.
+    pub nodes: Vec<NumaNode>,
+    /// PCI functions, by address.
+    #[serde(default)]
+    pub pci: Vec<PciFunction>,
+    /// Network interfaces, by name.
+    #[serde(default)]
+    pub interfaces: Vec<NetInterface>,
+    /// Kernel arguments, boot loader, isolation in force.
+    pub boot: BootFacts,
+    /// KVM, QEMU, libvirt, running domains.
+    #[serde(default)]
+    pub hypervisor: HypervisorFacts,
+    /// What is odd, in the order found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+}
+
+/// What the machine is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MachineFacts {
+    /// `/proc/sys/kernel/hostname`.
+    pub hostname: String,
+    /// `x86_64`, `aarch64`, …
+    #[serde(default)]
+    pub architecture: String,
+    /// `/proc/sys/kernel/osrelease`.
+    #[serde(default)]
+    pub kernel: String,
+    /// `PRETTY_NAME` of os-release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+    /// `vendor_id` of cpuinfo: `GenuineIntel`, `AuthenticAMD`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_vendor: Option<String>,
+    /// `model name` of cpuinfo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_model: Option<String>,
+    /// DMI system vendor and product.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// Whether this server is itself a guest (the `hypervisor` CPU flag); unknown on some
+    /// architectures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<bool>,
+}
+
+/// A logical CPU (hardware thread).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cpu {
+    /// Its number.
+    pub id: CpuId,
+    /// Whether the kernel runs on it.
+    #[serde(default = "yes")]
+    pub online: bool,
+    /// Whether this process's cgroup may use it.
+    #[serde(default = "yes")]
+    pub allowed: bool,
+    /// Physical package (socket).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<u32>,
+    /// Die in its package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub die: Option<u32>,
+    /// Core number as firmware gave it; unique in package and die at best. Siblings are the truth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<u32>,
+    /// NUMA node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NumaNodeId>,
+    /// The threads of its core, itself included; only itself when offline or not told.
+    pub siblings: CpuSet,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CacheKind {
+    /// Data.
+    Data,
+    /// Instructions.
+    Instruction,
+    /// Both.
+    Unified,
+}
+
+/// A cache and who shares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cache {
+    /// 1 to 4.
+    pub level: u32,
+    /// What it holds.
+    pub kind: CacheKind,
+    /// How much, when told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<ByteSize>,
+    /// The CPUs that share it.
+    pub cpus: CpuSet,
+}
+
+/// A NUMA node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NumaNode {
+    /// Its number.
+    pub id: NumaNodeId,
+    /// Its CPUs, online ones; none for memory-only nodes.
+    pub cpus: CpuSet,
+    /// `MemTotal` of the node; zero without memory.
+    #[serde(default)]
+    pub memory_total: ByteSize,
+    /// `MemFree` of the node.
+    #[serde(default)]
+    pub memory_free: ByteSize,
+    /// Huge page pools, smallest page first.
+    #[serde(default)]
+    pub huge_pages: Vec<HugePagePool>,
+    /// Distances to every node, in the order of node numbers (SLIT units: 10 is local).
+    #[serde(default)]
+    pub distances: Vec<u32>,
+}
+
+/// The huge pages of one size on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HugePagePool {
+    /// Size of a page.
+    pub size: ByteSize,
+    /// `nr_hugepages`.
+    pub total: u64,
+    /// `free_hugepages`.
+    pub free: u64,
+}
+
+/// A PCI function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PciFunction {
+    /// Where it sits.
+    pub address: PciAddress,
+    /// Vendor and device.
+    pub id: PciId,
+    /// The 24-bit class code in hexadecimal as sysfs prints it: `0x020000` is Ethernet.
+    pub class: String,
+    /// Vendor and device names from the PCI ids, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The bound driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// NUMA node; `None` when firmware does not say (-1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NumaNodeId>,
+    /// IOMMU group; `None` while the IOMMU is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iommu_group: Option<IommuGroupId>,
+    /// The bridges above, root port first; empty on a root bus.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<PciAddress>,
+    /// SR-IOV of a physical function that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sriov: Option<Sriov>,
+    /// The physical function of a virtual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physfn: Option<PciAddress>,
+    /// Names of its network interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
+    /// Permanent MAC of its port, when one driver or the kernel showed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// Why the host cannot live without it; empty for what may be passed through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_needs: Vec<HostNeed>,
+}
+
+impl PciFunction {
+    /// Whether it is an Ethernet or other network controller (class 02).
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        self.class.trim_start_matches("0x").starts_with("02")
+    }
+
+    /// Whether it is a bridge (class 06): bridges stay with the host when their group is passed
+    /// through.
+    #[must_use]
+    pub fn is_bridge(&self) -> bool {
+        self.class.trim_start_matches("0x").starts_with("06")
+    }
+
+    /// Whether it is a virtual function.
+    #[must_use]
+    pub fn is_vf(&self) -> bool {
+        self.physfn.is_some()
+    }
+}
+
+/// Why a device must stay with the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "why", deny_unknown_fields)]
+pub enum HostNeed {
+    /// It carries a default route, itself or under a bond, bridge, VLAN or team.
+    DefaultRoute {
+        /// The interface of the route.
+        interface: String,
+    },
+    /// The session that is running comes through it.
+    Session {
+        /// The interface of the session's path.
+        interface: String,
+    },
+    /// It is a member of an interface with an address of the host.
+    Member {
+        /// The bond, bridge or VLAN that it carries.
+        of: String,
+    },
+    /// A file system of the host lives behind it.
+    Mount {
+        /// Where it is mounted.
+        at: String,
+    },
+}
+
+/// SR-IOV of a physical function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sriov {
+    /// `sriov_totalvfs`.
+    pub total: u32,
+    /// `sriov_numvfs`.
+    #[serde(default)]
+    pub current: u32,
+    /// `sriov_offset`: routing id of the first VF less the PF's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u32>,
+    /// `sriov_stride`: between the routing ids of two VFs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<u32>,
+    /// `sriov_vf_device`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vf_device: Option<String>,
+    /// `sriov_drivers_autoprobe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoprobe: Option<bool>,
+    /// The VFs that exist, by index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vfs: Vec<PciAddress>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetInterface {
+    /// Its name.
+    pub name: String,
+    /// Alternative names, when they were told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub altnames: Vec<String>,
+    /// Its current address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// The PCI function under it; `None` for a virtual interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<PciAddress>,
+    /// `operstate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// `carrier`; unknown while the interface is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<bool>,
+    /// Mbit/s; unknown without a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<u32>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The bond, bridge or team that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// The interfaces under it (members of a bond or bridge, the parent of a VLAN).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lower: Vec<String>,
+    /// Whether a default route goes through it.
+    #[serde(default)]
+    pub default_route: bool,
+}
+
+/// How the host boots, and with what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BootFacts {
+    /// `/proc/cmdline`.
+    #[serde(default)]
+    pub cmdline: KernelCmdline,
+    /// What writes the next boot's arguments.
+    pub loader: BootLoader,
+    /// `/sys/devices/system/cpu/isolated`.
+    #[serde(default)]
+    pub isolated: CpuSet,
+    /// `/sys/devices/system/cpu/nohz_full`.
+    #[serde(default)]
+    pub nohz_full: CpuSet,
+    /// Whether any IOMMU group exists.
+    #[serde(default)]
+    pub iommu: bool,
+    /// 1 or 2, when `/sys/fs/cgroup` tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<u32>,
+}
+
+/// What boots the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
+pub enum BootLoader {
+    /// GRUB whose configuration `update-grub` (or `grub2-mkconfig`) writes.
+    Grub {
+        /// The generated configuration: `/boot/grub/grub.cfg`.
+        config: String,
+        /// Where drop-ins are read from: `/etc/default/grub.d`; `None` when this GRUB reads none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drop_ins: Option<String>,
+    },
+    /// Boot loader specification entries, through `grubby`.
+    Bls,
+    /// rpm-ostree.
+    Ostree,
+    /// systemd-boot with kernel-install.
+    SystemdBoot,
+    /// Nothing that is known.
+    Unknown,
+}
+
+/// KVM, QEMU and libvirt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HypervisorFacts {
+    /// `/dev/kvm` is there.
+    #[serde(default)]
+    pub kvm_device: bool,
+    /// `kvm_intel`, `kvm_amd`, when loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kvm_module: Option<String>,
+    /// Whether the module allows nesting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<bool>,
+    /// libvirt's daemon, when it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt: Option<LibvirtFacts>,
+}
+
+/// What libvirt said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LibvirtFacts {
+    /// `9.0.0`.
+    pub version: String,
+    /// `7.2.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu: Option<String>,
+    /// Whether its capabilities have an x86_64 (or the host's) guest of domain type `kvm`.
+    #[serde(default)]
+    pub kvm: bool,
+    /// Every domain, by name.
+    #[serde(default)]
+    pub domains: Vec<DomainFacts>,
+}
+
+/// A libvirt domain and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DomainFacts {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Whether it is running (or paused).
+    pub running: bool,
+    /// Whether it starts with the host.
+    #[serde(default)]
+    pub autostart: bool,
+    /// The CPUs it is pinned to: vCPUs, emulator and IOThreads together.
+    #[serde(default)]
+    pub cpus: CpuSet,
+    /// The PCI functions it has.
+    #[serde(default)]
+    pub devices: Vec<PciAddress>,
+}
+
+/// Something odd that was found, and taken as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Note {
+    /// The file or thing it is about.
+    pub about: String,
+    /// What is odd, lower case, no final stop.
+    pub text: String,
+}
