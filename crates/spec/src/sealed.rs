@@ -1,0 +1,294 @@
+//! What is wanted, after every check that needs no server.
+
+use bmslice_model::{ByteSize, MacAddress, NumaNodeId, PciAddress, SliceName, TenantName, VlanId};
+use serde::{Deserialize, Serialize};
+
+/// What is wanted of one server (or of each of several).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slicing {
+    /// The host's own share and how the rest is kept quiet.
+    pub host: HostSpec,
+    /// The slices in the order of the file; names are unique.
+    pub slices: Vec<SliceSpec>,
+    /// `sha256:…` of the meaning of the file: comments, order of keys and white space do not count.
+    pub digest: String,
+}
+
+/// The host's own share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Whole cores, with their siblings, that stay with the host; at least 1.
+    pub reserve_cores: u32,
+    /// That many on each NUMA node (the default), or in all.
+    pub reserve_per_numa: bool,
+    /// How the slices' CPUs are kept free of host work.
+    pub isolation: Isolation,
+    /// Where images and seeds are kept.
+    pub images: String,
+}
+
+/// How the slices' CPUs are kept free of host work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Isolation {
+    /// `isolcpus=domain,managed_irq,…`, from the next boot on.
+    Boot,
+    /// A cgroup v2 isolated cpuset partition; no reboot.
+    Dynamic,
+    /// Pins only.
+    None,
+}
+
+/// One slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceSpec {
+    /// Its name and its domain's.
+    pub name: SliceName,
+    /// Whose it is; a slice without a tenant is a tenant of its own.
+    pub tenant: TenantName,
+    /// vCPUs, one host thread each; at least 1.
+    pub vcpus: u32,
+    /// How vCPUs use sibling threads.
+    pub smt: Smt,
+    /// How vCPU numbers follow the siblings.
+    pub vcpu_order: VcpuOrder,
+    /// Whole cores for emulator threads; 0 puts them on the host's cores.
+    pub emulator_cores: u32,
+    /// IOThreads, beside the emulator threads.
+    pub iothreads: u32,
+    /// Guest memory; a multiple of the page size.
+    pub memory: ByteSize,
+    /// Huge page size; `None` is plain memory.
+    pub hugepages: Option<ByteSize>,
+    /// Where in the server.
+    pub numa: Numa,
+    /// Network cards, in the guest's order.
+    pub nics: Vec<NicSpec>,
+    /// The disk.
+    pub image: ImageSpec,
+    /// What is set up inside the guest.
+    pub guest: GuestSpec,
+    /// The machine type.
+    pub machine: GuestMachine,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+}
+
+/// How vCPUs use sibling threads (planning rule 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Smt {
+    /// vCPUs 2k and 2k+1 are siblings; an odd one leaves its sibling idle.
+    Pack,
+    /// A whole core for each vCPU.
+    Isolate,
+    /// No promise.
+    Any,
+}
+
+/// How vCPU numbers follow the siblings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum VcpuOrder {
+    /// Siblings side by side; the guest sees them as threads of one core.
+    SiblingsAdjacent,
+    /// All first threads, then all second ones; the guest sees a flat topology.
+    SiblingsLast,
+}
+
+/// Where in the server (planning rule 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Numa {
+    /// All of it on one node, whichever.
+    Single,
+    /// All of it on this node.
+    Node(NumaNodeId),
+    /// This many guest cells of equal size on as many nodes; 2 or more.
+    Spread(u32),
+}
+
+/// A network card of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    /// What it is.
+    pub kind: NicKind,
+    /// What the switch should show of it, when the user wants that proved.
+    pub fabric: Option<FabricSpec>,
+    /// What cloud-init sets up on it.
+    pub network: Option<GuestNetwork>,
+}
+
+/// What a card is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NicKind {
+    /// A whole physical function.
+    Passthrough {
+        /// Which.
+        device: NicChoice,
+    },
+    /// A virtual function of a physical one.
+    Vf {
+        /// Of which.
+        of: NicChoice,
+        /// The VLAN that the NIC adds and takes away.
+        vlan: Option<VlanId>,
+        /// A given MAC; `None` derives one from server and slice.
+        mac: Option<MacAddress>,
+        /// Whether the guest may change its MAC and go promiscuous.
+        trust: bool,
+    },
+    /// A virtio card on a libvirt network, only when asked for.
+    Virtio {
+        /// libvirt network.
+        network: String,
+        /// A given MAC; `None` derives one.
+        mac: Option<MacAddress>,
+    },
+}
+
+/// How a physical NIC is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NicChoice {
+    /// By address.
+    Pci(PciAddress),
+    /// By interface name (or altname).
+    Name(String),
+    /// By MAC.
+    Mac(MacAddress),
+    /// Any that fits.
+    Need {
+        /// At least this many Mbit/s.
+        speed: Option<u32>,
+        /// How near.
+        numa: NicNuma,
+    },
+}
+
+/// How near a NIC must be (planning rule 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NicNuma {
+    /// On one of the slice's nodes.
+    Same,
+    /// There if possible.
+    Prefer,
+    /// Anywhere.
+    Any,
+}
+
+/// What the fabric should show of a card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FabricSpec {
+    /// The switch's port: `ge-0/0/9`, `n0p0`; `None` accepts any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The VLAN by number, or …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
+    /// … by the switch's name for it: `Red_Tenant_Network`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan_name: Option<String>,
+}
+
+/// What cloud-init sets up on a card (network configuration version 2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GuestNetwork {
+    /// Ask a DHCP server.
+    #[serde(default)]
+    pub dhcp4: bool,
+    /// Addresses with prefix length: `192.0.2.10/24`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Default gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway4: Option<String>,
+    /// DNS servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+}
+
+/// The guest's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSpec {
+    /// The base image: a file name in the host's image folder, or an absolute path. It is never
+    /// written to.
+    pub base: String,
+    /// The disk's size.
+    pub size: ByteSize,
+    /// How the disk comes from the base.
+    pub from: ImageFrom,
+    /// How the guest is set up.
+    pub setup: Setup,
+}
+
+/// How a disk comes from its base image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ImageFrom {
+    /// A qcow2 overlay: quick and small; the base must stay.
+    Overlay,
+    /// A full copy.
+    Copy,
+    /// `virt-resize --expand`: a full copy whose named partition (`/dev/sda1`) is grown.
+    Resize {
+        /// The partition to grow.
+        expand: String,
+    },
+}
+
+/// How a guest is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Setup {
+    /// A NoCloud seed disk, read by cloud-init at first boot.
+    CloudInit,
+    /// `virt-customize` on the disk, as the seed does, for images without cloud-init.
+    VirtCustomize,
+    /// Nothing.
+    None,
+}
+
+/// What is set up inside the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GuestSpec {
+    /// Host name; made of the slice's name when not given.
+    pub hostname: String,
+    /// The user that is made, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<GuestUser>,
+    /// Commands of the first boot, one argv or shell line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_commands: Vec<String>,
+}
+
+/// A user of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GuestUser {
+    /// Login name.
+    pub name: String,
+    /// Public keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
+    /// A file on the server with a crypt(5) hash. The hash itself is never in spec, plan or
+    /// journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash_file: Option<String>,
+    /// Whether it may become root without a password.
+    #[serde(default)]
+    pub sudo: bool,
+}
+
+/// QEMU's machine type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GuestMachine {
+    /// PCI Express.
+    Q35,
+    /// The i440FX of old images.
+    Pc,
+}
