@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bmslice_model::CpuSet;
+use bmslice_model::{ByteSize, CpuSet};
 use thiserror::Error;
 
 use crate::root::Root;
@@ -38,7 +38,7 @@ pub enum HostError {
         command: String,
         /// `exit status 1`, `killed by signal 9`.
         status: String,
-        /// The last lines of its standard error.
+        /// The last 20 lines of its standard error; of its standard output when that is empty.
         stderr: String,
     },
     /// libvirt refused or is not there.
@@ -54,6 +54,13 @@ pub enum HostError {
     Locked {
         /// Its process id, or `?`.
         holder: String,
+    },
+    /// The machine, or this process's hold on it, is lost: nothing more can be done or undone from
+    /// here. A fake says it after a simulated crash.
+    #[error("cannot {action}: the machine is gone")]
+    Gone {
+        /// What was asked.
+        action: String,
     },
 }
 
@@ -114,7 +121,8 @@ pub trait Machine {
     /// To read it.
     fn root(&self) -> &Root;
 
-    /// Writes a sysfs or procfs attribute in one write(2).
+    /// Writes a sysfs or procfs attribute in one write(2); an empty value as a newline, since the
+    /// kernel sees no write of nothing. The attribute is never made.
     ///
     /// # Errors
     /// What the kernel answered (EBUSY, EINVAL, …), in [`HostError::File`].
@@ -139,11 +147,35 @@ pub trait Machine {
     /// [`HostError::File`].
     fn remove(&self, path: &Path) -> Result<(), HostError>;
 
-    /// Renames a file on one file system, over an old one.
+    /// Renames a file on one file system, over an old one, and syncs the folders.
     ///
     /// # Errors
     /// [`HostError::File`].
     fn rename(&self, from: &Path, to: &Path) -> Result<(), HostError>;
+
+    /// Makes a folder with this mode, and the missing ones above it with mode 0755; one that is
+    /// there is left as it is.
+    ///
+    /// # Errors
+    /// [`HostError::File`].
+    fn create_dir(&self, path: &Path, mode: u32) -> Result<(), HostError>;
+
+    /// Puts a file that a command wrote, and its name, on stable storage (fsync(2)), so that a
+    /// journal may say that it is there.
+    ///
+    /// # Errors
+    /// [`HostError::File`].
+    fn sync(&self, path: &Path) -> Result<(), HostError>;
+
+    /// What an unprivileged process may still write to the file system of a path (bytes); of the
+    /// nearest folder above it that is there.
+    ///
+    /// # Errors
+    /// [`HostError::File`].
+    fn free_space(&self, path: &Path) -> Result<ByteSize, HostError>;
+
+    /// Whether a program is to be found, where [`Machine::run`] looks.
+    fn has_program(&self, program: &str) -> bool;
 
     /// Runs a command to its end.
     ///
