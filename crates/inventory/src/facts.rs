@@ -184,6 +184,10 @@ pub struct PciFunction {
     /// IOMMU group; `None` while the IOMMU is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iommu_group: Option<IommuGroupId>,
+    /// Whether firmware keeps memory of its own for it (a region of type `direct` in its group's
+    /// `reserved_regions`: RMRR): the kernel then refuses to give it to a guest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rmrr: bool,
     /// The bridges above, root port first; empty on a root bus.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<PciAddress>,
@@ -239,14 +243,14 @@ pub enum HostNeed {
         /// The interface of the session's path.
         interface: String,
     },
-    /// It is a member of an interface with an address of the host.
+    /// It is a member of a bond, bridge or team, or carries a VLAN with an address of the host.
     Member {
         /// The bond, bridge or VLAN that it carries.
         of: String,
     },
     /// A file system of the host lives behind it.
     Mount {
-        /// Where it is mounted.
+        /// Where it is mounted; `swap` for swap space.
         at: String,
     },
 }
@@ -333,6 +337,11 @@ pub struct BootFacts {
     /// Whether any IOMMU group exists.
     #[serde(default)]
     pub iommu: bool,
+    /// Firmware's tables that describe an IOMMU (`DMAR`, `IVRS`, `IORT`, `VIOT`), as
+    /// `/sys/firmware/acpi/tables` lists them: with one of them the IOMMU can be turned on. `None`
+    /// when that folder could not be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iommu_tables: Option<Vec<String>>,
     /// 1 or 2, when `/sys/fs/cgroup` tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<u32>,
@@ -376,6 +385,10 @@ pub struct HypervisorFacts {
     /// libvirt's daemon, when it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt: Option<LibvirtFacts>,
+    /// Why libvirt's daemon did not answer; `None` when it did, or when it was not asked (as in a
+    /// capture).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt_error: Option<String>,
 }
 
 /// What libvirt said.
