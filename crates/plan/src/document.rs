@@ -170,6 +170,11 @@ pub struct SlicePlan {
     pub smt: Smt,
     /// What the guest sees.
     pub topology: GuestTopology,
+    /// CPU features that QEMU turns on beyond what `host-passthrough` gives by itself: `topoext`
+    /// on an AMD CPU when the guest has several threads in a core, without which it sees none
+    /// (QEMU leaves it out of `-cpu host` on purpose).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_features: Vec<String>,
     /// Guest NUMA cells, by number.
     pub cells: Vec<GuestCell>,
     /// The host thread of each vCPU, by vCPU number.
