@@ -4,8 +4,12 @@
     reason = "this crate is the door that the lint guards"
 )]
 
+mod libvirt;
+mod live;
 mod machine;
 mod root;
 
+pub use libvirt::LibvirtConnection;
+pub use live::LiveMachine;
 pub use machine::*;
 pub use root::Root;

@@ -64,6 +64,25 @@ pub enum HostError {
     },
 }
 
+impl HostError {
+    pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The kernel's error kind, of a file that could not be written and the like.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::File { source, .. } | Self::NotStarted { source, .. } => Some(source.kind()),
+            _ => None,
+        }
+    }
+}
+
 /// A command as argv. Secrets go through `stdin` or a file, never through `args`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Command {
@@ -220,6 +239,9 @@ pub struct DomainState {
     pub autostart: bool,
 }
 
+/// Major, minor and release, as libvirt counts them.
+pub type Version = (u32, u32, u32);
+
 /// The threads of a domain as the hypervisor pins them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainPins {
@@ -237,7 +259,7 @@ pub trait Hypervisor {
     ///
     /// # Errors
     /// [`HostError::Hypervisor`].
-    fn versions(&self) -> Result<((u32, u32, u32), Option<(u32, u32, u32)>), HostError>;
+    fn versions(&self) -> Result<(Version, Option<Version>), HostError>;
     /// `virConnectGetCapabilities`.
     ///
     /// # Errors
