@@ -91,6 +91,27 @@ impl Root {
         Ok(bytes)
     }
 
+    /// The first bytes of a file of any size, at most `limit` of them: what tells a disk image from
+    /// a text.
+    ///
+    /// # Errors
+    /// Those of open(2) and read(2).
+    pub fn read_head(&self, path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+        let fd = self.open_at(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let mut bytes = Vec::new();
+        File::from(fd).take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The permission bits of a file: `0o644`.
+    ///
+    /// # Errors
+    /// Those of open(2) and fstat(2).
+    pub fn mode(&self, path: impl AsRef<Path>) -> io::Result<u32> {
+        let fd = self.open_at(path.as_ref(), OFlags::PATH)?;
+        Ok(rustix::fs::fstat(&fd)?.st_mode & 0o7777)
+    }
+
     /// The text of a file; bytes that are not UTF-8 are replaced.
     ///
     /// # Errors
