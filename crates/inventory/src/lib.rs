@@ -4,6 +4,23 @@
 //! [`Inventory`]. Keeps true: nothing is guessed silently (what is odd becomes a [`Note`]), and the
 //! same tree always gives the same inventory. Reads only.
 
+mod block;
+mod boot;
+mod cache;
+mod cgroup;
+mod cpu;
 mod facts;
+mod hypervisor;
+mod libvirt;
+mod machine;
+mod memory;
+mod needs;
+mod net;
+mod pci;
+mod read;
+mod routes;
+mod scan;
 
 pub use facts::*;
+pub use libvirt::libvirt_facts;
+pub use read::{CapturedInventory, LiveInventory, Probes, ReadError, read};

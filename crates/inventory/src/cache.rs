@@ -1,0 +1,86 @@
+//! Caches and who shares them.
+//!
+//! Source: `Documentation/ABI/testing/sysfs-devices-system-cpu` (cache/index*).
+//! Keeps true: one entry for each cache, however many CPUs tell of it.
+
+use std::collections::BTreeMap;
+
+use bmslice_model::{ByteSize, CpuId, CpuSet};
+
+use crate::facts::{Cache, CacheKind, Cpu};
+use crate::scan::{Scan, numbered};
+
+/// Reads the caches of the online CPUs, by level, then kind, then lowest CPU.
+pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
+    let online: CpuSet = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
+    let mut caches: Vec<Cache> = Vec::new();
+    // The caches seen by index number: a CPU whose share is already known needs no further file.
+    let mut known: BTreeMap<u32, Vec<CpuSet>> = BTreeMap::new();
+    for cpu in online.iter() {
+        let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
+        for name in scan.list(&folder) {
+            let Some(index) = numbered(&name, "index") else {
+                continue;
+            };
+            let folder = format!("{folder}/{name}");
+            let Some(shared) = shared(scan, &folder, cpu, &online) else {
+                continue;
+            };
+            let seen = known.entry(index).or_default();
+            if seen.contains(&shared) {
+                continue;
+            }
+            seen.push(shared.clone());
+            let level = scan.number(&format!("{folder}/level"));
+            let kind = match scan.text(&format!("{folder}/type")).as_deref() {
+                Some("Data") => CacheKind::Data,
+                Some("Instruction") => CacheKind::Instruction,
+                Some("Unified") => CacheKind::Unified,
+                _ => continue,
+            };
+            let Some(level) = level else { continue };
+            let cache = Cache {
+                level,
+                kind,
+                size: scan
+                    .text(&format!("{folder}/size"))
+                    .and_then(|text| size(&text)),
+                cpus: shared,
+            };
+            if !caches.contains(&cache) {
+                caches.push(cache);
+            }
+        }
+    }
+    caches.sort_by_key(|c| (c.level, c.kind, c.cpus.first()));
+    caches
+}
+
+fn shared(scan: &mut Scan, folder: &str, cpu: CpuId, online: &CpuSet) -> Option<CpuSet> {
+    let shared = scan
+        .cpus(folder, "shared_cpu_list", "shared_cpu_map")?
+        .intersection(online);
+    if !shared.contains(cpu) {
+        scan.note(
+            folder,
+            format!(
+                "CPU {cpu} is not among the CPUs {shared} that share its cache; it was left out"
+            ),
+        );
+        return None;
+    }
+    Some(shared)
+}
+
+/// `32K`, `12M`; a bare number is KiB, as in kernels before 2.6.
+fn size(text: &str) -> Option<ByteSize> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok()?;
+    match &text[digits.len()..] {
+        "" | "K" | "k" => Some(ByteSize::from_kib(number)),
+        "M" => Some(ByteSize::from_mib(number)),
+        "G" => Some(ByteSize::from_gib(number)),
+        _ => None,
+    }
+    .filter(|size| *size != ByteSize::ZERO)
+}

@@ -1,0 +1,142 @@
+//! Network interfaces: state, what lies under them, their PCI function.
+//!
+//! Source: `Documentation/ABI/testing/sysfs-class-net`, `Documentation/networking/bonding.rst`.
+//! Keeps true: a permanent MAC is one that the driver or the bond gave as permanent; an address
+//! that was set or made up is none.
+
+use bmslice_model::{MacAddress, PciAddress};
+
+use crate::facts::{NetInterface, PciFunction};
+use crate::pci::pci_path;
+use crate::scan::Scan;
+
+const NET: &str = "/sys/class/net";
+
+/// An interface, and every PCI function on its path (controllers above its own, too).
+pub(crate) struct Interface {
+    pub(crate) facts: NetInterface,
+    pub(crate) path: Vec<PciAddress>,
+    permanent: Option<MacAddress>,
+}
+
+/// Reads every interface, by name.
+pub(crate) fn read(scan: &mut Scan) -> Vec<Interface> {
+    let mut interfaces: Vec<Interface> = scan
+        .list(NET)
+        .into_iter()
+        .filter_map(|name| interface(scan, name))
+        .collect();
+    for (bond, member, mac) in bonded(scan) {
+        if let Some(interface) = interfaces.iter_mut().find(|i| i.facts.name == member) {
+            interface.permanent = Some(mac);
+            // A capture without links still knows its bonds.
+            interface.facts.master.get_or_insert(bond);
+        }
+    }
+    interfaces
+}
+
+/// Tells each PCI function its interfaces and its permanent MAC.
+pub(crate) fn attach(scan: &mut Scan, interfaces: &[Interface], functions: &mut [PciFunction]) {
+    for interface in interfaces {
+        let Some(address) = interface.facts.pci else {
+            continue;
+        };
+        let Some(function) = functions.iter_mut().find(|f| f.address == address) else {
+            scan.note(
+                format!("{NET}/{}", interface.facts.name),
+                format!("its PCI function {address} is not shown among the PCI devices"),
+            );
+            continue;
+        };
+        function.interfaces.push(interface.facts.name.clone());
+        // The first interface is the port's own; representors of VFs come after it by name or
+        // have no permanent address.
+        if function.mac.is_none() {
+            function.mac = interface.permanent;
+        }
+    }
+}
+
+fn interface(scan: &mut Scan, name: String) -> Option<Interface> {
+    let folder = format!("{NET}/{name}");
+    // `bonding_masters` is a file among the interfaces.
+    let entries = scan.root.list(&folder).ok()?;
+    let path = device_path(scan, &folder, &entries);
+    let address: Option<MacAddress> = scan
+        .text(&format!("{folder}/address"))
+        .and_then(|text| text.parse().ok())
+        .filter(|mac: &MacAddress| !mac.is_zero());
+    // NET_ADDR_PERM; 1 is random, 2 stolen, 3 set (linux/netdevice.h).
+    let permanent = address.filter(|mac| {
+        !mac.is_group() && scan.number::<u8>(&format!("{folder}/addr_assign_type")) == Some(0)
+    });
+    // Fails with EINVAL while the interface is down.
+    let carrier = scan.flag(&format!("{folder}/carrier"));
+    let facts = NetInterface {
+        name,
+        altnames: Vec::new(),
+        mac: address,
+        pci: path.last().copied(),
+        state: scan.text(&format!("{folder}/operstate")),
+        carrier,
+        // -1 and its unsigned form both mean that the driver does not know.
+        speed: (carrier != Some(false))
+            .then(|| scan.number(&format!("{folder}/speed")))
+            .flatten()
+            .filter(|speed| *speed != 0 && *speed != u32::MAX),
+        mtu: scan.number(&format!("{folder}/mtu")),
+        master: entries
+            .iter()
+            .any(|e| e == "master")
+            .then(|| scan.root.link_name(format!("{folder}/master")))
+            .flatten(),
+        lower: entries
+            .iter()
+            .filter_map(|e| e.strip_prefix("lower_").map(Into::into))
+            .collect(),
+        default_route: false,
+    };
+    Some(Interface {
+        facts,
+        path,
+        permanent,
+    })
+}
+
+/// The PCI functions on the interface's way: virtio, USB and others sit below one of their own.
+fn device_path(scan: &Scan, folder: &str, entries: &[String]) -> Vec<PciAddress> {
+    let path = scan
+        .root
+        .link(folder)
+        .map(|path| pci_path(&path))
+        .unwrap_or_default();
+    if path.is_empty() && entries.iter().any(|e| e == "device") {
+        // Before Linux 2.6.25 the interface was a folder of its own with a link to its device.
+        return scan
+            .root
+            .resolve(format!("{folder}/device"))
+            .map(|path| pci_path(&path))
+            .unwrap_or_default();
+    }
+    path
+}
+
+/// `(bond, member, permanent MAC)` of every bond: a bond overwrites its members' addresses.
+fn bonded(scan: &Scan) -> Vec<(String, String, MacAddress)> {
+    const BONDS: &str = "/proc/net/bonding";
+    let mut found = Vec::new();
+    for bond in scan.list(BONDS) {
+        let mut member = None;
+        for line in scan.file(&format!("{BONDS}/{bond}")).lines() {
+            if let Some(name) = line.strip_prefix("Slave Interface: ") {
+                member = Some(name.trim().to_owned());
+            } else if let Some(mac) = line.strip_prefix("Permanent HW addr: ")
+                && let (Some(member), Ok(mac)) = (member.take(), mac.trim().parse())
+            {
+                found.push((bond.clone(), member, mac));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,171 @@
+//! Reading a whole server, phase by phase, and the two kinds of inventory that come of it.
+
+use std::ops::Deref;
+
+use bmslice_host::{Machine, Root};
+use thiserror::Error;
+
+use crate::facts::{FORMAT, Inventory, LibvirtFacts};
+use crate::scan::Scan;
+use crate::{block, boot, cache, cpu, hypervisor, machine, memory, needs, net, pci, routes};
+
+/// Why there is no inventory. Anything less than this becomes a [`Note`](crate::Note).
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// Not the root of a Linux system.
+    #[error(
+        "`{root}` shows no CPU: neither /sys/devices/system/cpu nor /proc/cpuinfo is there; give the folder that stands for /"
+    )]
+    NoCpus {
+        /// The folder that was read.
+        root: String,
+    },
+    /// An inventory file that is not JSON, or not of this form.
+    #[error("this is not an inventory file: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// An inventory file of another version.
+    #[error("the inventory has format `{found}`; this bmslice reads `{FORMAT}`")]
+    Format {
+        /// What it says it is.
+        found: String,
+    },
+}
+
+/// What files do not tell; nothing of it is known of a capture.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// The address that the running session comes from (the first field of `SSH_CONNECTION`).
+    pub session_peer: Option<String>,
+    /// What libvirt said (see [`libvirt_facts`](crate::libvirt_facts)).
+    pub libvirt: Option<LibvirtFacts>,
+    /// Why libvirt did not answer.
+    pub libvirt_error: Option<String>,
+}
+
+/// Reads a server through its root.
+///
+/// # Errors
+/// [`ReadError::NoCpus`] when the root is no Linux system's.
+pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
+    let mut scan = Scan::new(root);
+    let cpuinfo = machine::read_cpuinfo(&scan);
+    let machine = machine::read(&scan, &cpuinfo);
+    let mut cpus = cpu::read(&mut scan, &cpuinfo);
+    if cpus.is_empty() {
+        return Err(ReadError::NoCpus {
+            root: root.path().display().to_string(),
+        });
+    }
+    let caches = cache::read(&mut scan, &cpus);
+    let nodes = memory::read(&mut scan, &mut cpus);
+    let mut pci = pci::read(&mut scan);
+    let mut interfaces = net::read(&mut scan);
+    net::attach(&mut scan, &interfaces, &mut pci);
+    let routes = routes::Routes::read(&scan);
+    let storage = block::read(&mut scan);
+    needs::mark(
+        &mut scan,
+        &mut interfaces,
+        &routes,
+        &storage,
+        probes.session_peer.as_deref(),
+        &mut pci,
+    );
+    let boot = boot::read(&mut scan, &pci);
+    let mut hypervisor = hypervisor::read(&scan);
+    hypervisor.libvirt.clone_from(&probes.libvirt);
+    hypervisor.libvirt_error.clone_from(&probes.libvirt_error);
+    Ok(Inventory {
+        format: FORMAT.into(),
+        machine,
+        cpus,
+        caches,
+        nodes,
+        pci,
+        interfaces: interfaces.into_iter().map(|i| i.facts).collect(),
+        boot,
+        hypervisor,
+        notes: scan.notes,
+    })
+}
+
+/// The inventory of a machine that can be acted on: only this one becomes steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveInventory(Inventory);
+
+impl LiveInventory {
+    /// Reads the machine, its hypervisor too; a libvirt that does not answer is told in
+    /// [`libvirt_error`](crate::HypervisorFacts::libvirt_error). `session_peer` as in [`Probes`].
+    ///
+    /// # Errors
+    /// [`ReadError::NoCpus`].
+    pub fn read(machine: &dyn Machine, session_peer: Option<&str>) -> Result<Self, ReadError> {
+        let answer = machine
+            .hypervisor()
+            .and_then(|hypervisor| crate::libvirt_facts(&*hypervisor));
+        let (libvirt, libvirt_error) = match answer {
+            Ok(facts) => (Some(facts), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let probes = Probes {
+            session_peer: session_peer.map(Into::into),
+            libvirt,
+            libvirt_error,
+        };
+        read(machine.root(), &probes).map(Self)
+    }
+}
+
+/// The inventory of a captured tree or a file: to look at and to plan with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturedInventory(Inventory);
+
+impl CapturedInventory {
+    /// Reads a captured tree.
+    ///
+    /// # Errors
+    /// [`ReadError::NoCpus`].
+    pub fn read(root: &Root) -> Result<Self, ReadError> {
+        read(root, &Probes::default()).map(Self)
+    }
+
+    /// Reads an inventory file.
+    ///
+    /// # Errors
+    /// [`ReadError::Malformed`], or [`ReadError::Format`] for a file of another version.
+    pub fn from_json(text: &str) -> Result<Self, ReadError> {
+        // The version first: a file of another one need not have this one's fields.
+        let value: serde_json::Value = serde_json::from_str(text)?;
+        if let Some(found) = value.get("format").and_then(|format| format.as_str())
+            && found != FORMAT
+        {
+            return Err(ReadError::Format {
+                found: found.into(),
+            });
+        }
+        // From the text again, so that an error has its line.
+        Ok(Self(serde_json::from_str(text)?))
+    }
+}
+
+macro_rules! is_an_inventory {
+    ($name:ident) => {
+        impl $name {
+            /// The facts alone.
+            #[must_use]
+            pub fn into_inner(self) -> Inventory {
+                self.0
+            }
+        }
+
+        impl Deref for $name {
+            type Target = Inventory;
+            fn deref(&self) -> &Inventory {
+                &self.0
+            }
+        }
+    };
+}
+
+is_an_inventory!(LiveInventory);
+is_an_inventory!(CapturedInventory);
