@@ -1,6 +1,11 @@
 //! A rendered domain says what the plan says: element by element for the seed's own slices, pin by
 //! pin for random plans, and libvirt's schema takes all of them.
 #![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may fail where it stands"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "these tests run libvirt's validator on files of a temporary folder"
 )]
