@@ -2,7 +2,27 @@
 //!
 //! Takes YAML (or JSON) text, gives a sealed [`Slicing`], or every mistake in it with line, column
 //! and what would be right. Knows nothing of any server.
+//!
+//! ```text
+//! text ─ yaml ─► tree with places ─ decode ─► wire types ─ seal ─► sealed types ─ rules ─► Slicing
+//!          └──────────────┴──────────────────────┴───────────────────────┴─► SpecErrors
+//! ```
 
+mod decode;
+mod diagnostic;
+mod digest;
+mod guest;
+mod nearest;
+mod parse;
+mod rules;
+mod schema;
+mod seal;
+mod seal_nic;
 mod sealed;
+mod wire;
+mod yaml;
 
+pub use diagnostic::{SpecError, SpecErrors};
+pub use rules::{InvalidSlicing, Path, Step, Violation};
+pub use schema::schema;
 pub use sealed::*;

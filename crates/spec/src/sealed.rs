@@ -3,9 +3,18 @@
 use bmslice_model::{ByteSize, MacAddress, NumaNodeId, PciAddress, SliceName, TenantName, VlanId};
 use serde::{Deserialize, Serialize};
 
-/// What is wanted of one server (or of each of several).
+use crate::rules::InvalidSlicing;
+
+/// What is wanted of one server (or of each of several), all of whose rules hold.
+///
+/// Made by [`Slicing::parse`] or [`Slicing::new`] only; its fields are read through
+/// [`SlicingFields`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slicing {
+pub struct Slicing(SlicingFields);
+
+/// The fields of a [`Slicing`], to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicingFields {
     /// The host's own share and how the rest is kept quiet.
     pub host: HostSpec,
     /// The slices in the order of the file; names are unique.
@@ -14,8 +23,36 @@ pub struct Slicing {
     pub digest: String,
 }
 
+impl std::ops::Deref for Slicing {
+    type Target = SlicingFields;
+
+    fn deref(&self) -> &SlicingFields {
+        &self.0
+    }
+}
+
+impl Slicing {
+    /// A slicing of these parts.
+    ///
+    /// # Errors
+    /// [`InvalidSlicing`] with every rule that does not hold.
+    pub fn new(host: HostSpec, slices: Vec<SliceSpec>) -> Result<Self, InvalidSlicing> {
+        let numbered: Vec<(usize, &SliceSpec)> = slices.iter().enumerate().collect();
+        let violations = crate::rules::violations(&host, &numbered);
+        if !violations.is_empty() {
+            return Err(InvalidSlicing { violations });
+        }
+        let digest = crate::digest::digest(&host, &slices);
+        Ok(Self(SlicingFields {
+            host,
+            slices,
+            digest,
+        }))
+    }
+}
+
 /// The host's own share.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostSpec {
     /// Whole cores, with their siblings, that stay with the host; at least 1.
     pub reserve_cores: u32,
@@ -25,6 +62,17 @@ pub struct HostSpec {
     pub isolation: Isolation,
     /// Where images and seeds are kept.
     pub images: String,
+}
+
+impl Default for HostSpec {
+    fn default() -> Self {
+        Self {
+            reserve_cores: 1,
+            reserve_per_numa: true,
+            isolation: Isolation::Boot,
+            images: "/var/lib/libvirt/images".into(),
+        }
+    }
 }
 
 /// How the slices' CPUs are kept free of host work.
@@ -40,7 +88,7 @@ pub enum Isolation {
 }
 
 /// One slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SliceSpec {
     /// Its name and its domain's.
     pub name: SliceName,
@@ -109,7 +157,7 @@ pub enum Numa {
 }
 
 /// A network card of the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NicSpec {
     /// What it is.
     pub kind: NicKind,
@@ -120,7 +168,7 @@ pub struct NicSpec {
 }
 
 /// What a card is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum NicKind {
     /// A whole physical function.
     Passthrough {
@@ -148,7 +196,7 @@ pub enum NicKind {
 }
 
 /// How a physical NIC is chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum NicChoice {
     /// By address.
     Pci(PciAddress),
@@ -211,7 +259,7 @@ pub struct GuestNetwork {
 }
 
 /// The guest's disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImageSpec {
     /// The base image: a file name in the host's image folder, or an absolute path. It is never
     /// written to.

@@ -1,0 +1,456 @@
+//! The rules that a slicing keeps whatever made it: a file, or a program through [`Slicing::new`].
+//!
+//! Takes sealed parts, gives every [`Violation`] with the path of the field that it is about.
+//! `seal` turns paths into places of the file.
+//!
+//! [`Slicing::new`]: crate::Slicing::new
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bmslice_model::{ByteSize, MacAddress};
+use thiserror::Error;
+
+use crate::guest;
+use crate::sealed::{HostSpec, NicChoice, NicKind, Numa, SliceSpec};
+
+/// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
+const VCPUS: u32 = 4096;
+/// No kernel boots in less.
+const LEAST_MEMORY: ByteSize = ByteSize::from_mib(32);
+/// What five-level page tables address (52 bits).
+const MOST_MEMORY: ByteSize = ByteSize::from_gib(4 << 20);
+
+/// A slicing that breaks rules.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}", .violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct InvalidSlicing {
+    /// Which; at least one.
+    pub violations: Vec<Violation>,
+}
+
+/// A rule that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The field that it is about.
+    pub at: Path,
+    /// What is wrong; lower case, no final stop.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+    /// The other place, when two do not go together, and what it is.
+    pub related: Option<(Path, String)>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.message)
+    }
+}
+
+/// A field's place: `slices[1].memory.size`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Path(Vec<Step>);
+
+/// One step of a [`Path`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Into a field.
+    Field(&'static str),
+    /// Into an element of a list, from 0.
+    Index(usize),
+}
+
+impl Path {
+    /// The steps from the document down.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    pub(crate) fn field(&self, name: &'static str) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Field(name));
+        path
+    }
+
+    pub(crate) fn index(&self, index: usize) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Index(index));
+        path
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Field(name) if i == 0 => write!(f, "{name}")?,
+                Step::Field(name) => write!(f, ".{name}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Collects violations.
+#[derive(Default)]
+pub(crate) struct Found(Vec<Violation>);
+
+impl Found {
+    pub(crate) fn say(&mut self, at: Path, message: impl Into<String>, hint: impl Into<String>) {
+        let hint: String = hint.into();
+        self.0.push(Violation {
+            at,
+            message: message.into(),
+            hint: (!hint.is_empty()).then_some(hint),
+            related: None,
+        });
+    }
+
+    fn clash(&mut self, at: Path, message: String, hint: &str, first: Path, label: &str) {
+        self.say(at, message, hint);
+        if let Some(last) = self.0.last_mut() {
+            last.related = Some((first, label.into()));
+        }
+    }
+}
+
+/// Every rule that does not hold, of slices with their places in the list.
+pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec<Violation> {
+    let mut found = Found::default();
+    let root = Path::default();
+    host_rules(host, &root.field("host"), &mut found);
+    if slices.is_empty() {
+        found.say(
+            root.field("slices"),
+            "there are no slices",
+            "write at least one; `bmslice release` gives a server back",
+        );
+    }
+    for (i, slice) in slices {
+        let at = root.field("slices").index(*i);
+        cpu_rules(slice, &at, &mut found);
+        memory_rules(slice, &at, &mut found);
+        nic_rules(slice, &at, &mut found);
+        guest::rules(slice, &at, &mut found);
+    }
+    unique_names(slices, &mut found);
+    unique_devices(slices, &mut found);
+    found.0
+}
+
+fn host_rules(host: &HostSpec, at: &Path, found: &mut Found) {
+    if !(1..=1024).contains(&host.reserve_cores) {
+        found.say(
+            at.field("reserve").field("cores"),
+            format!("the host cannot keep {} cores", host.reserve_cores),
+            "the host needs at least 1 core, that of CPU 0; at most 1024 can be kept",
+        );
+    }
+    if !host.images.starts_with('/') || host.images.chars().any(char::is_control) {
+        found.say(
+            at.field("images"),
+            format!(
+                "`{}` is not an absolute path",
+                crate::diagnostic::shown(&host.images)
+            ),
+            "write the folder's whole path, as `/var/lib/libvirt/images`",
+        );
+    }
+}
+
+fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let vcpus = slice.vcpus;
+    if !(1..=VCPUS).contains(&vcpus) {
+        found.say(
+            at.field("vcpus"),
+            format!("a guest cannot have {vcpus} vCPUs"),
+            format!("1 to {VCPUS} are possible with KVM"),
+        );
+    }
+    if slice.emulator_cores > 64 {
+        let message = format!("{} cores for emulator threads", slice.emulator_cores);
+        found.say(
+            at.field("emulator").field("cores"),
+            message,
+            "0 to 64 are possible; 1 is plenty for most guests",
+        );
+    }
+    if slice.iothreads > 64 {
+        found.say(
+            at.field("iothreads").field("count"),
+            format!("{} IOThreads", slice.iothreads),
+            "0 to 64 are possible; 1 serves one disk",
+        );
+    }
+    match slice.numa {
+        Numa::Single => {}
+        Numa::Node(node) => {
+            if node.0 > 1023 {
+                found.say(
+                    at.field("numa"),
+                    format!("no server has a NUMA node {node}"),
+                    "nodes are numbered from 0; `lscpu` shows them",
+                );
+            }
+        }
+        Numa::Spread(cells) => {
+            if !(2..=64).contains(&cells) {
+                found.say(
+                    at.field("numa"),
+                    format!("a guest cannot be spread over {cells} NUMA nodes"),
+                    "write a number from 2 on, or `single` for one node",
+                );
+            } else if !vcpus.is_multiple_of(cells) {
+                let (less, more) = (vcpus / cells * cells, vcpus.div_ceil(cells) * cells);
+                let near = if less == 0 {
+                    format!("write {more} vCPUs")
+                } else {
+                    format!("write {less} or {more} vCPUs")
+                };
+                found.say(
+                    at.field("numa"),
+                    format!("{vcpus} vCPUs cannot be divided equally over {cells} NUMA nodes"),
+                    near,
+                );
+            }
+        }
+    }
+}
+
+fn memory_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let (size, at) = (slice.memory, at.field("memory"));
+    if size < LEAST_MEMORY || size > MOST_MEMORY {
+        found.say(
+            at.field("size"),
+            format!("a guest cannot have {size} of memory"),
+            format!("{LEAST_MEMORY} to {MOST_MEMORY} are possible"),
+        );
+        return;
+    }
+    let page = match slice.hugepages {
+        Some(page) if page != ByteSize::from_mib(2) && page != ByteSize::from_gib(1) => {
+            found.say(
+                at.field("hugepages"),
+                format!("there are no huge pages of {page}"),
+                "write `2MiB` or `1GiB`",
+            );
+            return;
+        }
+        Some(page) => page,
+        // libvirt counts guest memory in KiB and QEMU rounds it up to MiB.
+        None => ByteSize::from_mib(1),
+    };
+    let cells = match slice.numa {
+        Numa::Spread(cells @ 2..=64) => u64::from(cells),
+        _ => 1,
+    };
+    let step = ByteSize::from_bytes(page.bytes() * cells);
+    if size.is_multiple_of(step) {
+        return;
+    }
+    let less = ByteSize::from_bytes(size.bytes() / step.bytes() * step.bytes());
+    let more = ByteSize::from_bytes(less.bytes() + step.bytes());
+    let near = if less < LEAST_MEMORY {
+        format!("write `{more}`")
+    } else {
+        format!("write `{less}` or `{more}`")
+    };
+    let what = match (slice.hugepages, cells) {
+        (Some(_), 1) => format!("{size} is not made of whole huge pages of {page}"),
+        (Some(_), _) => format!(
+            "{size} over {cells} NUMA nodes is not made of whole huge pages of {page} on each"
+        ),
+        (None, 1) => format!("{size} is not a whole number of MiB"),
+        (None, _) => format!("{size} over {cells} NUMA nodes is not a whole number of MiB on each"),
+    };
+    found.say(at.field("size"), what, near);
+}
+
+fn nic_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let nics = at.field("nics");
+    if slice.nics.len() > 32 {
+        found.say(
+            nics.clone(),
+            format!("{} NICs do not fit into one guest", slice.nics.len()),
+            "32 do",
+        );
+    }
+    for (i, nic) in slice.nics.iter().enumerate() {
+        let at = nics.index(i);
+        let (kind, device, mac) = match &nic.kind {
+            NicKind::Passthrough { device } => (at.field("passthrough"), Some(device), None),
+            NicKind::Vf { of, mac, .. } => (at.field("vf"), Some(of), *mac),
+            NicKind::Virtio { network, mac } => {
+                let kind = at.field("virtio");
+                let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                if network.is_empty() || !network.chars().all(fits) {
+                    found.say(
+                        kind.field("network"),
+                        format!(
+                            "`{}` is not a libvirt network",
+                            crate::diagnostic::shown(network)
+                        ),
+                        "`virsh net-list` shows their names; the usual one is `default`",
+                    );
+                }
+                (kind, None, *mac)
+            }
+        };
+        own_mac(mac, &kind.field("mac"), found);
+        let of = match &nic.kind {
+            NicKind::Vf { .. } => kind.field("of"),
+            _ => kind,
+        };
+        match device {
+            Some(NicChoice::Mac(mac)) => own_mac(Some(*mac), &of.field("mac"), found),
+            Some(NicChoice::Name(name)) => {
+                let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+                // IFNAMSIZ is for names; alternative names may have 127.
+                if name.is_empty() || name.len() > 127 || name.chars().any(bad) {
+                    found.say(
+                        of.field("name"),
+                        format!(
+                            "`{}` is not an interface's name",
+                            crate::diagnostic::shown(name)
+                        ),
+                        "`ip link` shows them",
+                    );
+                }
+            }
+            Some(NicChoice::Need { speed: Some(0), .. }) => {
+                found.say(
+                    of.field("speed"),
+                    "every NIC is faster than 0",
+                    "leave it out",
+                );
+            }
+            Some(NicChoice::Pci(_) | NicChoice::Need { .. }) | None => {}
+        }
+        guest::network_rules(slice, nic, &at, found);
+    }
+}
+
+fn own_mac(mac: Option<MacAddress>, at: &Path, found: &mut Found) {
+    let Some(mac) = mac else { return };
+    let [first, rest @ ..] = mac.bytes();
+    if mac.is_group() {
+        let mut near = [first & 0xfe, 0, 0, 0, 0, 0];
+        near[1..].copy_from_slice(&rest);
+        let near = MacAddress::new(near);
+        let hint = if near.bytes() == [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff] {
+            "locally administered ones start with `02`, QEMU's with `52:54:00`".into()
+        } else {
+            format!("the first byte of a card's own address is even: `{near}`")
+        };
+        let message = format!("{mac} addresses a group (multicast), which no NIC can be");
+        found.say(at.clone(), message, hint);
+    } else if mac.is_zero() {
+        found.say(
+            at.clone(),
+            format!("{mac} is how the kernel shows a NIC without an address"),
+            "leave `mac` out, or write `auto`, to get one derived from server and slice",
+        );
+    }
+}
+
+fn unique_names(slices: &[(usize, &SliceSpec)], found: &mut Found) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for &(i, slice) in slices {
+        let at = |i| Path::default().field("slices").index(i).field("name");
+        let name = slice.name.as_str();
+        match seen.get(name) {
+            Some(first) => found.clash(
+                at(i),
+                format!("two slices are named `{name}`"),
+                "a slice's name is its libvirt domain's, which is unique on a server",
+                at(*first),
+                "the first one",
+            ),
+            None => {
+                seen.insert(name, i);
+            }
+        }
+    }
+}
+
+/// A physical function goes whole to one guest, or is split (planning rule 7); a MAC is one card's.
+fn unique_devices(slices: &[(usize, &SliceSpec)], found: &mut Found) {
+    let mut whole: HashMap<String, Path> = HashMap::new();
+    let mut split: HashMap<String, Path> = HashMap::new();
+    let mut macs: HashMap<MacAddress, Path> = HashMap::new();
+    for &(i, slice) in slices {
+        for (j, nic) in slice.nics.iter().enumerate() {
+            let at = Path::default()
+                .field("slices")
+                .index(i)
+                .field("nics")
+                .index(j);
+            let (at, device, mac) = match &nic.kind {
+                NicKind::Passthrough { device } => (at.field("passthrough"), Some(device), None),
+                NicKind::Vf { of, mac, .. } => (at.field("vf"), Some(of), *mac),
+                NicKind::Virtio { mac, .. } => (at.field("virtio"), None, *mac),
+            };
+            if let Some(mac) = mac {
+                match macs.get(&mac) {
+                    Some(first) => found.clash(
+                        at.field("mac"),
+                        format!("two NICs have the MAC {mac}"),
+                        "a switch learns a MAC on one port only; leave one out to get one derived",
+                        first.clone(),
+                        "the first one",
+                    ),
+                    None => {
+                        macs.insert(mac, at.field("mac"));
+                    }
+                }
+            }
+            let is_vf = matches!(nic.kind, NicKind::Vf { .. });
+            let (key, field) = match device {
+                Some(NicChoice::Pci(pci)) => (format!("at {pci}"), "pci"),
+                Some(NicChoice::Name(name)) => (format!("`{name}`"), "name"),
+                Some(NicChoice::Mac(mac)) => (format!("with the MAC {mac}"), "mac"),
+                Some(NicChoice::Need { .. }) | None => continue,
+            };
+            let at = if is_vf {
+                at.field("of").field(field)
+            } else {
+                at.field(field)
+            };
+            if let Some(first) = whole.get(&key) {
+                let (message, hint) = if is_vf {
+                    (
+                        format!("the NIC {key} is passed through whole and split into VFs"),
+                        "take a VF in both places, or another NIC in one",
+                    )
+                } else {
+                    (
+                        format!("the NIC {key} is passed through twice"),
+                        "a whole NIC goes to one slice; split it with `vf: { of: … }` to share it",
+                    )
+                };
+                found.clash(
+                    at,
+                    message,
+                    hint,
+                    first.clone(),
+                    "passed through whole here",
+                );
+            } else if is_vf {
+                split.entry(key).or_insert(at);
+            } else if let Some(first) = split.get(&key) {
+                found.clash(
+                    at,
+                    format!("the NIC {key} is passed through whole and split into VFs"),
+                    "take a VF in both places, or another NIC in one",
+                    first.clone(),
+                    "split into VFs here",
+                );
+            } else {
+                whole.insert(key, at);
+            }
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! The file as it is written: loose types, whose documentation is the JSON schema's.
+//!
+//! Everything is a [`Field`], so that one mistake does not hide the others; texts stay texts, so
+//! that `seal` can say what is wrong with them. Type names are phrases, since messages use them:
+//! ``` `vcpu` is not a field of a slice ```.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::decode::Field;
+
+/// What is wanted of a bare-metal server: the host's own share, and the slices that own the rest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "a spec"
+)]
+#[schemars(rename = "Slicing")]
+pub(crate) struct File {
+    /// Version of this format.
+    #[schemars(required, extend("const" = "bmslice/v1"))]
+    pub api_version: Field<String>,
+    /// What the file describes.
+    #[schemars(required, extend("const" = "Slicing"))]
+    pub kind: Field<String>,
+    /// The host's own share, and how the rest is kept free of its work.
+    pub host: Field<Host>,
+    /// The slices: guests that own their cores, memory and NICs.
+    #[schemars(required, length(min = 1))]
+    pub slices: Field<Vec<Field<Slice>>>,
+}
+
+/// The host's own share.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`host`"
+)]
+#[schemars(rename = "Host")]
+pub(crate) struct Host {
+    /// Cores that stay with the host.
+    pub reserve: Field<Reserve>,
+    /// How the slices' CPUs are kept free of host work.
+    #[schemars(extend("default" = "boot"))]
+    pub isolation: Field<Isolation>,
+    /// The folder of images and seeds on the server.
+    #[schemars(regex(pattern = r"^/"), extend("default" = "/var/lib/libvirt/images"))]
+    pub images: Field<String>,
+}
+
+/// Whole cores, with their siblings, that stay with the host.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`reserve`"
+)]
+#[schemars(rename = "Reserve")]
+pub(crate) struct Reserve {
+    /// How many; the core of CPU 0 is among them.
+    #[schemars(range(min = 1, max = 1024), extend("default" = 1))]
+    pub cores: Field<i64>,
+    /// That many on each NUMA node, or in all.
+    #[schemars(extend("default" = true))]
+    pub per_numa: Field<bool>,
+}
+
+/// How the slices' CPUs are kept free of host work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a way of isolation")]
+#[schemars(rename = "Isolation")]
+pub(crate) enum Isolation {
+    /// `isolcpus=` and its like, from the next boot on.
+    Boot,
+    /// A cgroup v2 isolated cpuset partition; no reboot.
+    Dynamic,
+    /// Pins only.
+    None,
+}
+
+/// A slice: one guest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "a slice"
+)]
+#[schemars(rename = "Slice")]
+pub(crate) struct Slice {
+    /// Its name and its libvirt domain's.
+    #[schemars(required, regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    pub name: Field<String>,
+    /// Whose it is. Siblings of one core never go to two tenants. A slice without a tenant is a
+    /// tenant of its own.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    pub tenant: Field<String>,
+    /// vCPUs; each gets a host thread of its own.
+    #[schemars(required, range(min = 1, max = 4096))]
+    pub vcpus: Field<i64>,
+    /// How vCPUs use sibling threads.
+    #[schemars(extend("default" = "pack"))]
+    pub smt: Field<Smt>,
+    /// How vCPU numbers follow the siblings.
+    #[schemars(extend("default" = "siblings-adjacent"))]
+    pub vcpu_order: Field<VcpuOrder>,
+    /// Cores for QEMU's emulator threads.
+    pub emulator: Field<Emulator>,
+    /// IOThreads, which serve the disk.
+    pub iothreads: Field<IoThreads>,
+    /// The guest's memory.
+    #[schemars(required)]
+    pub memory: Field<Memory>,
+    /// Where in the server.
+    #[schemars(extend("default" = "single"))]
+    pub numa: Field<Numa>,
+    /// Network cards, in the guest's order.
+    #[schemars(length(max = 32))]
+    pub nics: Field<Vec<Field<Nic>>>,
+    /// The disk.
+    #[schemars(required)]
+    pub image: Field<Image>,
+    /// A user that is made in the guest.
+    pub user: Field<User>,
+    /// The guest's host name; made of the slice's name when not given.
+    pub hostname: Field<String>,
+    /// Commands of the guest's first boot, one shell line each.
+    pub first_commands: Field<Vec<Field<String>>>,
+    /// QEMU's machine type.
+    #[schemars(extend("default" = "q35"))]
+    pub machine: Field<Machine>,
+    /// Whether it starts with the host.
+    #[schemars(extend("default" = true))]
+    pub autostart: Field<bool>,
+}
+
+/// How vCPUs use sibling threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename = "a use of siblings")]
+#[schemars(rename = "Smt")]
+pub(crate) enum Smt {
+    /// vCPUs fill sibling pairs; an odd one leaves its sibling idle.
+    Pack,
+    /// A whole core for each vCPU.
+    Isolate,
+    /// No promise.
+    Any,
+}
+
+/// How vCPU numbers follow the siblings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename = "an order of vCPUs")]
+#[schemars(rename = "VcpuOrder")]
+pub(crate) enum VcpuOrder {
+    /// Siblings side by side; the guest sees them as threads of one core.
+    SiblingsAdjacent,
+    /// All first threads, then all second ones; the guest sees a flat topology.
+    SiblingsLast,
+}
+
+/// Cores for QEMU's emulator threads.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`emulator`"
+)]
+#[schemars(rename = "Emulator")]
+pub(crate) struct Emulator {
+    /// Whole cores; 0 puts the threads on the host's cores.
+    #[schemars(range(min = 0, max = 64), extend("default" = 1))]
+    pub cores: Field<i64>,
+}
+
+/// IOThreads.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`iothreads`"
+)]
+#[schemars(rename = "IoThreads")]
+pub(crate) struct IoThreads {
+    /// How many.
+    #[schemars(range(min = 0, max = 64), extend("default" = 1))]
+    pub count: Field<i64>,
+    /// Where they run.
+    #[schemars(extend("default" = "emulator"))]
+    pub on: Field<IoThreadsOn>,
+}
+
+/// Where IOThreads run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a place for IOThreads")]
+#[schemars(rename = "IoThreadsOn")]
+pub(crate) enum IoThreadsOn {
+    /// On the emulator's cores.
+    Emulator,
+}
+
+/// The guest's memory.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`memory`"
+)]
+#[schemars(rename = "Memory")]
+pub(crate) struct Memory {
+    /// How much: a whole number and `MiB`, `GiB` or `TiB`; a multiple of the page.
+    #[schemars(required, regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB)$"))]
+    pub size: Field<String>,
+    /// The huge page that backs it, or none.
+    #[schemars(extend("default" = "none"))]
+    pub hugepages: Field<HugePages>,
+}
+
+/// The huge pages of x86-64, which an Arm server with 4 KiB pages has too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename = "a size of huge pages")]
+#[schemars(rename = "HugePages")]
+pub(crate) enum HugePages {
+    /// Allocated at run time.
+    #[serde(rename = "2MiB")]
+    Small,
+    /// Allocated at boot.
+    #[serde(rename = "1GiB")]
+    Large,
+    /// Plain memory.
+    #[serde(rename = "none")]
+    None,
+}
+
+/// Where in the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a NUMA placement")]
+#[schemars(rename = "Numa")]
+pub(crate) enum Numa {
+    /// All of it on one node, whichever.
+    Single,
+    /// All of it on this node.
+    Node(#[schemars(range(min = 0, max = 1023))] i64),
+    /// This many guest cells of equal size on as many nodes.
+    Spread(#[schemars(range(min = 2, max = 64))] i64),
+}
+
+/// A network card: one of `passthrough`, `vf` and `virtio`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "a NIC"
+)]
+#[schemars(
+    rename = "Nic",
+    extend("oneOf" = [
+        { "required": ["passthrough"] }, { "required": ["vf"] }, { "required": ["virtio"] }
+    ])
+)]
+pub(crate) struct Nic {
+    /// A whole physical function, with its IOMMU group.
+    pub passthrough: Field<Device>,
+    /// A virtual function.
+    pub vf: Field<Vf>,
+    /// A virtio card on a libvirt network.
+    pub virtio: Field<Virtio>,
+    /// What the switch should show of it, which `verify` proves.
+    pub fabric: Field<Fabric>,
+    /// What cloud-init sets up on it.
+    pub network: Field<Network>,
+}
+
+/// A physical NIC: by name or PCI address, or by fields.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "\u{1}either", rename_all = "camelCase")]
+#[schemars(rename = "Device", untagged)]
+pub(crate) enum Device {
+    /// An interface's name (`eno2`) or a PCI address (`0000:01:00.1`).
+    Text(String),
+    /// By fields.
+    Fields(DeviceFields),
+}
+
+/// A physical NIC: one of `pci`, `name` and `mac`, or what is needed of it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "the choice of a NIC"
+)]
+#[schemars(rename = "DeviceFields")]
+pub(crate) struct DeviceFields {
+    /// By PCI address: `0000:01:00.0`.
+    #[schemars(regex(
+        pattern = r"^([0-9A-Fa-f]{1,8}:)?[0-9A-Fa-f]{1,2}:[01]?[0-9A-Fa-f]\.[0-7]$"
+    ))]
+    pub pci: Field<String>,
+    /// By interface name.
+    pub name: Field<String>,
+    /// By MAC address.
+    #[schemars(regex(pattern = r"^([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$"))]
+    pub mac: Field<String>,
+    /// Any that is at least this fast: `10G`, `1000M`.
+    #[schemars(regex(pattern = r"^[0-9]+[MG]$"))]
+    pub speed: Field<String>,
+    /// Any that is this near to the slice.
+    #[schemars(extend("default" = "same"))]
+    pub numa: Field<Near>,
+}
+
+/// How near a NIC must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a nearness")]
+#[schemars(rename = "Near")]
+pub(crate) enum Near {
+    /// On one of the slice's NUMA nodes.
+    Same,
+    /// There if possible.
+    Prefer,
+    /// Anywhere.
+    Any,
+}
+
+/// A virtual function.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "a VF"
+)]
+#[schemars(rename = "Vf")]
+pub(crate) struct Vf {
+    /// Of which physical function.
+    #[schemars(required)]
+    pub of: Field<Device>,
+    /// The VLAN that the NIC adds and takes away.
+    #[schemars(range(min = 1, max = 4094))]
+    pub vlan: Field<i64>,
+    /// Its MAC; `auto` derives one from server and slice, the same each time.
+    #[schemars(
+        regex(pattern = r"^(auto|([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2})$"),
+        extend("default" = "auto")
+    )]
+    pub mac: Field<String>,
+    /// Whether the guest may change its MAC and see all traffic.
+    #[schemars(extend("default" = false))]
+    pub trust: Field<bool>,
+}
+
+/// A virtio card.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "a virtio NIC"
+)]
+#[schemars(rename = "Virtio")]
+pub(crate) struct Virtio {
+    /// The libvirt network.
+    #[schemars(required)]
+    pub network: Field<String>,
+    /// Its MAC; `auto` derives one from server and slice, the same each time.
+    #[schemars(
+        regex(pattern = r"^(auto|([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2})$"),
+        extend("default" = "auto")
+    )]
+    pub mac: Field<String>,
+}
+
+/// What the switch should show of a NIC.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`fabric`"
+)]
+#[schemars(rename = "Fabric")]
+pub(crate) struct Fabric {
+    /// The switch's port: `ge-0/0/9`. Any when not given.
+    pub port: Field<String>,
+    /// The VLAN by number.
+    #[schemars(range(min = 1, max = 4094))]
+    pub vlan: Field<i64>,
+    /// The VLAN by the switch's name for it: `Red_Tenant_Network`.
+    pub vlan_name: Field<String>,
+}
+
+/// What cloud-init sets up on a NIC.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`network`"
+)]
+#[schemars(rename = "Network")]
+pub(crate) struct Network {
+    /// Ask a DHCP server.
+    #[schemars(extend("default" = false))]
+    pub dhcp4: Field<bool>,
+    /// Addresses with prefix length: `192.0.2.10/24`.
+    pub addresses: Field<Vec<Field<String>>>,
+    /// Default gateway.
+    pub gateway4: Field<String>,
+    /// DNS servers.
+    pub nameservers: Field<Vec<Field<String>>>,
+}
+
+/// The guest's disk.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`image`"
+)]
+#[schemars(rename = "Image")]
+pub(crate) struct Image {
+    /// The base image: a file in the host's image folder, or an absolute path. Never written to.
+    #[schemars(required)]
+    pub base: Field<String>,
+    /// The disk's size.
+    #[schemars(required, regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB)$"))]
+    pub size: Field<String>,
+    /// How the disk comes from the base.
+    #[schemars(extend("default" = "overlay"))]
+    pub from: Field<From>,
+    /// How the guest is set up.
+    #[schemars(extend("default" = "cloud-init"))]
+    pub setup: Field<Setup>,
+}
+
+/// How a disk comes from its base image.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a way to make a disk")]
+#[schemars(rename = "From")]
+pub(crate) enum From {
+    /// A qcow2 overlay: quick and small; the base must stay.
+    Overlay,
+    /// A full copy.
+    Copy,
+    /// A full copy one of whose partitions is grown (`virt-resize --expand`).
+    Resize(Resize),
+}
+
+/// Growing a partition.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`resize`"
+)]
+#[schemars(rename = "Resize")]
+pub(crate) struct Resize {
+    /// The partition that gets the space: `/dev/sda1`.
+    #[schemars(required, regex(pattern = r"^/dev/"))]
+    pub expand: Field<String>,
+}
+
+/// How a guest is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename = "a way to set up a guest")]
+#[schemars(rename = "Setup")]
+pub(crate) enum Setup {
+    /// A NoCloud seed, read by cloud-init at first boot.
+    CloudInit,
+    /// `virt-customize` on the disk, for images without cloud-init.
+    VirtCustomize,
+    /// Nothing.
+    None,
+}
+
+/// A user that is made in the guest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    rename = "`user`"
+)]
+#[schemars(rename = "User")]
+pub(crate) struct User {
+    /// Login name.
+    #[schemars(required, regex(pattern = r"^[a-z_][a-z0-9_-]{0,31}$"))]
+    pub name: Field<String>,
+    /// Public keys, a line of `authorized_keys` each.
+    pub ssh_keys: Field<Vec<Field<String>>>,
+    /// A file on the server, readable by root only, that holds a crypt(5) hash.
+    #[schemars(regex(pattern = r"^/"))]
+    pub password_hash_file: Field<String>,
+    /// Whether it may become root without a password.
+    #[schemars(extend("default" = false))]
+    pub sudo: Field<bool>,
+}
+
+/// QEMU's machine type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a machine type")]
+#[schemars(rename = "Machine")]
+pub(crate) enum Machine {
+    /// PCI Express.
+    Q35,
+    /// The i440FX of old images.
+    Pc,
+}

@@ -1,0 +1,65 @@
+//! The examples of the repository are specs, and mean what they say.
+
+use bmslice_model::ByteSize;
+use bmslice_spec::{ImageFrom, NicChoice, NicKind, NicNuma, Numa, Setup, Slicing, Smt, VcpuOrder};
+
+const SEED: &str = include_str!("../../../examples/seed/slices.yaml");
+const RED_BLUE: &str = include_str!("../../../examples/red-blue.yaml");
+
+fn parse(text: &str) -> Slicing {
+    Slicing::parse("example.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn the_seeds_two_slices_are_read_as_the_document_made_them() {
+    let slicing = parse(SEED);
+    let [red, blue] = slicing.slices.as_slice() else {
+        panic!("{slicing:?}");
+    };
+    assert_eq!(red.name.as_str(), "Red_k8s_cluster_worker1");
+    assert_eq!(blue.name.as_str(), "Blue_k8s_cluster_worker1");
+    for slice in [red, blue] {
+        assert_eq!((slice.vcpus, slice.smt), (8, Smt::Pack));
+        assert_eq!(slice.vcpu_order, VcpuOrder::SiblingsLast);
+        assert_eq!((slice.emulator_cores, slice.iothreads), (1, 1));
+        assert_eq!(
+            (slice.memory, slice.hugepages),
+            (ByteSize::from_gib(8), None)
+        );
+        assert_eq!(slice.image.size, ByteSize::from_gib(100));
+        assert_eq!(slice.image.setup, Setup::VirtCustomize);
+        let expand = "/dev/sda1".to_owned();
+        assert_eq!(slice.image.from, ImageFrom::Resize { expand });
+    }
+    assert_eq!(
+        (red.numa, blue.numa),
+        (Numa::Single, Numa::Node(bmslice_model::NumaNodeId(1)))
+    );
+    let device = NicChoice::Pci("0000:01:00.1".parse().unwrap());
+    assert_eq!(blue.nics[0].kind, NicKind::Passthrough { device });
+    let fabric = blue.nics[0].fabric.as_ref().unwrap();
+    assert_eq!(fabric.port.as_deref(), Some("ge-0/0/8"));
+    assert_eq!(fabric.vlan_name.as_deref(), Some("Blue_Tenant_Network"));
+}
+
+#[test]
+fn the_labs_two_slices_take_a_whole_nic_and_a_vf() {
+    let slicing = parse(RED_BLUE);
+    let need = NicChoice::Need {
+        speed: None,
+        numa: NicNuma::Same,
+    };
+    let kinds: Vec<&NicKind> = slicing.slices.iter().map(|s| &s.nics[0].kind).collect();
+    let vlan = Some(bmslice_model::VlanId::new(102).unwrap());
+    let (mac, trust) = (None, false);
+    let device = need.clone();
+    let vf = NicKind::Vf {
+        of: need,
+        vlan,
+        mac,
+        trust,
+    };
+    assert_eq!(kinds, [&NicKind::Passthrough { device }, &vf]);
+    assert_eq!(slicing.slices[0].hugepages, Some(ByteSize::from_gib(1)));
+    assert_eq!(slicing.slices[0].guest.hostname, "red-worker1");
+}
