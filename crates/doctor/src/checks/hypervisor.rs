@@ -1,0 +1,109 @@
+//! KVM, libvirt, QEMU.
+
+use bmslice_inventory::{Inventory, LibvirtFacts};
+
+use super::{Examined, Unchecked, fails, holds, unchecked};
+
+/// The oldest QEMU that is looked after: memory from `memfd` with huge pages needs 2.12; the
+/// distributions that are served ship 6.2 (Ubuntu 22.04, RHEL 9) or newer.
+const QEMU: (u32, u32) = (6, 0);
+
+pub(super) fn kvm_device(inventory: &Inventory) -> Examined {
+    if inventory.hypervisor.kvm_device {
+        return holds("/dev/kvm is there");
+    }
+    let module = match inventory.machine.cpu_vendor.as_deref() {
+        Some("AuthenticAMD" | "HygonGenuine") => "kvm_amd",
+        Some("GenuineIntel") => "kvm_intel",
+        _ => "kvm_intel` or `kvm_amd",
+    };
+    let mend = if inventory.machine.guest == Some(true) {
+        format!(
+            "this server is a guest: turn on nested virtualisation for it on its own host, then `modprobe {module}`"
+        )
+    } else {
+        format!("turn on VT-x or SVM in the firmware's setup, then `modprobe {module}`")
+    };
+    fails("/dev/kvm is not there", "/dev/kvm", mend)
+}
+
+pub(super) fn kvm_module(inventory: &Inventory) -> Examined {
+    match &inventory.hypervisor.kvm_module {
+        Some(module) => holds(format!("{module} is loaded")),
+        None if inventory.hypervisor.kvm_device => holds("KVM is built into the kernel"),
+        None => fails(
+            "neither kvm_intel nor kvm_amd is loaded",
+            "one of them loaded before libvirt starts",
+            "name it in a file under /etc/modules-load.d, so that libvirt finds KVM after each boot",
+        ),
+    }
+}
+
+fn facts(inventory: &Inventory) -> Result<&LibvirtFacts, Unchecked> {
+    inventory.hypervisor.libvirt.as_ref().ok_or_else(|| {
+        Unchecked(match &inventory.hypervisor.libvirt_error {
+            Some(_) => "libvirt did not answer".into(),
+            None => "libvirt was not asked: it is no part of a capture".into(),
+        })
+    })
+}
+
+pub(super) fn libvirt(inventory: &Inventory) -> Examined {
+    let hypervisor = &inventory.hypervisor;
+    match (&hypervisor.libvirt, &hypervisor.libvirt_error) {
+        (Some(facts), _) => holds(format!(
+            "libvirt {} answers; {} domains",
+            facts.version,
+            facts.domains.len()
+        )),
+        (None, Some(error)) => fails(
+            error.clone(),
+            "libvirt's QEMU driver answers on qemu:///system",
+            "install libvirt's daemon and its QEMU driver, start it (`systemctl start libvirtd` or `virtqemud.socket`), and run as root or in the group libvirt",
+        ),
+        (None, None) => unchecked("libvirt was not asked: it is no part of a capture"),
+    }
+}
+
+pub(super) fn libvirt_kvm(inventory: &Inventory) -> Examined {
+    if facts(inventory)?.kvm {
+        return holds("libvirt has domain type kvm");
+    }
+    if inventory.hypervisor.kvm_device {
+        fails(
+            "libvirt has no domain type kvm although /dev/kvm is there",
+            "domain type kvm",
+            "libvirt looked before KVM was loaded: name the module under /etc/modules-load.d, remove /var/cache/libvirt/qemu/capabilities, restart libvirt",
+        )
+    } else {
+        fails(
+            "libvirt has no domain type kvm",
+            "domain type kvm",
+            "make /dev/kvm work first, then restart libvirt",
+        )
+    }
+}
+
+pub(super) fn qemu_version(inventory: &Inventory) -> Examined {
+    let wanted = format!("{}.{} or newer", QEMU.0, QEMU.1);
+    let Some(text) = &facts(inventory)?.qemu else {
+        return fails(
+            "libvirt knows no QEMU",
+            wanted,
+            "install the package of qemu-system for this architecture",
+        );
+    };
+    let mut parts = text.split('.').map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else {
+        return unchecked(format!("`{text}` is no version"));
+    };
+    if (major, minor) >= QEMU {
+        holds(format!("QEMU {text}"))
+    } else {
+        fails(
+            format!("QEMU {text}"),
+            wanted,
+            "take QEMU from a newer release of the distribution or from its backports",
+        )
+    }
+}
