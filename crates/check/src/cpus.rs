@@ -1,0 +1,277 @@
+//! Whose each CPU is (planning rules 1, 2, 3 and 5).
+
+use bmslice_model::{CpuId, CpuSet};
+
+use crate::{Case, Found, Invariant};
+
+pub(crate) const HOST_RESERVE: Invariant = Invariant {
+    code: "host-reserve",
+    rule: "the host keeps its reserve: whole online cores, as many as asked (on each node that has CPUs, or in all), CPU 0's core among them",
+    test: host_reserve,
+};
+
+fn host_reserve(case: &Case<'_>, found: &mut Found) {
+    let (server, host) = (&case.server, &case.plan.host().cpus);
+    for cpu in host.iter().filter(|cpu| !server.online.contains(*cpu)) {
+        found.host(format!("the host's CPU {cpu} is not online on this server"));
+    }
+    let cores = server.cores(host);
+    for core in &cores {
+        if !core.is_subset(host) {
+            let missing = core.difference(host);
+            found.host(format!(
+                "the host has a part of core {core}: {missing} is missing"
+            ));
+        }
+    }
+    let zero = CpuId::from(0u8);
+    if server.online.contains(zero) && !host.contains(zero) {
+        found.host("CPU 0 is not the host's");
+    }
+
+    let asked = case.spec.host.reserve_cores as usize;
+    let mut count = |place: &str, cores: &[&CpuSet]| {
+        // A core that this process may not use cannot go to a slice, so it may stay with the host
+        // beyond the reserve.
+        let spare = cores
+            .iter()
+            .filter(|core| core.iter().all(|cpu| server.usable(cpu)))
+            .count();
+        if cores.len() < asked {
+            let have = cores.len();
+            found.host(format!(
+                "the host has {have} cores {place}, asked were {asked}"
+            ));
+        } else if spare > asked {
+            found.host(format!(
+                "the host has {spare} cores {place}, asked were only {asked}"
+            ));
+        }
+    };
+    if case.spec.host.reserve_per_numa {
+        for node in case.inventory.nodes.iter().filter(|n| !n.cpus.is_empty()) {
+            let local: Vec<&CpuSet> = cores
+                .iter()
+                .filter(|core| core.first().and_then(|cpu| server.node(cpu)) == Some(node.id))
+                .collect();
+            count(&format!("on node {}", node.id), &local);
+        }
+    } else {
+        count("in all", &cores.iter().collect::<Vec<_>>());
+    }
+}
+
+pub(crate) const ISOLATED: Invariant = Invariant {
+    code: "isolated",
+    rule: "the isolated CPUs are the online ones that are not the host's, and the free ones those of them that no slice has",
+    test: isolated,
+};
+
+fn isolated(case: &Case<'_>, found: &mut Found) {
+    let host = case.plan.host();
+    let isolated = case.server.online.difference(&host.cpus);
+    if host.isolated != isolated {
+        let text = format!(
+            "the isolated CPUs are {}, should be {isolated}",
+            host.isolated
+        );
+        found.host(text);
+    }
+    let owned = case.plan.slices().iter();
+    let owned = owned.fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
+    let free = isolated.difference(&owned);
+    if host.free != free {
+        found.host(format!("the free CPUs are {}, should be {free}", host.free));
+    }
+}
+
+pub(crate) const USABLE: Invariant = Invariant {
+    code: "cpu-usable",
+    rule: "every CPU of a slice is there, online, and allowed to this process",
+    test: usable,
+};
+
+fn usable(case: &Case<'_>, found: &mut Found) {
+    for slice in case.plan.slices() {
+        for cpu in slice.owned().iter() {
+            let why = match case.server.cpu(cpu) {
+                None => "is not on this server",
+                Some(cpu) if !cpu.online => "is offline",
+                Some(cpu) if !cpu.allowed => "is not allowed to this process",
+                Some(_) => continue,
+            };
+            found.slice(slice, format!("CPU {cpu} {why}"));
+        }
+    }
+}
+
+pub(crate) const UNSHARED_CORES: Invariant = Invariant {
+    code: "core-shared",
+    rule: "no two slices share a core, and none shares one with the host",
+    test: unshared_cores,
+};
+
+fn unshared_cores(case: &Case<'_>, found: &mut Found) {
+    let slices = case.plan.slices();
+    for (i, slice) in slices.iter().enumerate() {
+        let mine = slice.owned();
+        for core in case.server.cores(&mine) {
+            if !core.is_disjoint(&case.plan.host().cpus) {
+                found.slice(slice, format!("it shares core {core} with the host"));
+            }
+            for other in &slices[i + 1..] {
+                if !core.is_disjoint(&other.owned()) {
+                    let text = format!("it shares core {core} with slice `{}`", other.name);
+                    found.slice(slice, text);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) const WHOLE_CORES: Invariant = Invariant {
+    code: "core-whole",
+    rule: "a core that a slice uses is wholly its own: siblings that run nothing are kept as idle, not left free",
+    test: whole_cores,
+};
+
+fn whole_cores(case: &Case<'_>, found: &mut Found) {
+    for slice in case.plan.slices() {
+        let owned = slice.owned();
+        for core in case.server.cores(&owned) {
+            let left = core.difference(&owned);
+            if !left.is_empty() {
+                found.slice(slice, format!("of core {core} it does not keep {left}"));
+            }
+        }
+    }
+}
+
+pub(crate) const IDLE: Invariant = Invariant {
+    code: "idle",
+    rule: "an idle CPU is a sibling of one that runs something of the same slice",
+    test: idle,
+};
+
+fn idle(case: &Case<'_>, found: &mut Found) {
+    for slice in case.plan.slices() {
+        let mut busy = slice.vcpu_cpus();
+        if !slice.pool_is_host {
+            busy.extend_from(&slice.pool());
+        }
+        for cpu in slice.idle.iter() {
+            if case.server.core(cpu).is_disjoint(&busy) {
+                found.slice(
+                    slice,
+                    format!("CPU {cpu} is kept idle, but nothing of the slice runs beside it"),
+                );
+            }
+        }
+    }
+}
+
+pub(crate) const POOL: Invariant = Invariant {
+    code: "pool",
+    rule: "emulator and IOThreads run on as many whole cores as asked, beside no vCPU; or on the host's CPUs when none were asked",
+    test: pool,
+};
+
+fn pool(case: &Case<'_>, found: &mut Found) {
+    for (slice, spec) in case.slices() {
+        let asked = spec.iothreads as usize;
+        if slice.iothreads.len() != asked {
+            let have = slice.iothreads.len();
+            found.slice(
+                slice,
+                format!("it has {have} IOThreads, asked were {asked}"),
+            );
+        }
+        if slice.emulator.is_empty() {
+            found.slice(slice, "the emulator has no CPU");
+        }
+        for (index, cpus) in slice.iothreads.iter().enumerate() {
+            if cpus.is_empty() {
+                found.slice(slice, format!("IOThread {} has no CPU", index + 1));
+            }
+        }
+        let pool = slice.pool();
+        let on_host = spec.emulator_cores == 0;
+        if slice.pool_is_host != on_host {
+            let (is, asked) = if on_host {
+                ("cores of their own", "the host's")
+            } else {
+                ("the host's cores", "cores of their own")
+            };
+            found.slice(
+                slice,
+                format!("emulator and IOThreads are on {is}, asked was {asked}"),
+            );
+        }
+        if slice.pool_is_host {
+            let outside = pool.difference(&case.plan.host().cpus);
+            if !outside.is_empty() {
+                found.slice(
+                    slice,
+                    format!("CPUs {outside} of its emulator and IOThreads are not the host's"),
+                );
+            }
+            continue;
+        }
+        let cores = case.server.cores(&pool);
+        if !on_host && cores.len() != spec.emulator_cores as usize {
+            let (have, asked) = (cores.len(), spec.emulator_cores);
+            found.slice(
+                slice,
+                format!("emulator and IOThreads have {have} cores, asked were {asked}"),
+            );
+        }
+        let vcpus = slice.vcpu_cpus();
+        for core in cores.iter().filter(|core| !core.is_disjoint(&vcpus)) {
+            found.slice(
+                slice,
+                format!("a vCPU runs on core {core} beside the emulator or an IOThread"),
+            );
+        }
+    }
+}
+
+pub(crate) const FOREIGN_DOMAINS: Invariant = Invariant {
+    code: "foreign-domain",
+    rule: "no slice takes a CPU's core or a device of a running domain that is not one of the slices",
+    test: foreign_domains,
+};
+
+fn foreign_domains(case: &Case<'_>, found: &mut Found) {
+    let Some(libvirt) = &case.inventory.hypervisor.libvirt else {
+        return;
+    };
+    let ours = |name: &str| case.spec.slices.iter().any(|s| s.name.as_str() == name);
+    for domain in libvirt
+        .domains
+        .iter()
+        .filter(|d| d.running && !ours(&d.name))
+    {
+        // One without pins floats over all CPUs, and holds none.
+        let pinned = !case.server.online.is_subset(&domain.cpus);
+        for slice in case.plan.slices() {
+            for core in case.server.cores(&slice.owned()) {
+                if pinned && !core.is_disjoint(&domain.cpus) {
+                    let text = format!(
+                        "core {core} is used by the running domain `{}`",
+                        domain.name
+                    );
+                    found.slice(slice, text);
+                }
+            }
+            for function in slice.nics.iter().flat_map(bmslice_plan::NicPlan::functions) {
+                if domain.devices.contains(&function) {
+                    let text = format!(
+                        "{function} is in use by the running domain `{}`",
+                        domain.name
+                    );
+                    found.slice(slice, text);
+                }
+            }
+        }
+    }
+}
