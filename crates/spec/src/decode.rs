@@ -29,19 +29,32 @@ pub(crate) const EITHER: &str = "\u{1}either";
 
 /// Where mistakes are noted.
 #[derive(Debug, Default)]
-pub(crate) struct Sink(RefCell<Vec<Mistake>>);
+pub(crate) struct Sink {
+    mistakes: RefCell<Vec<Mistake>>,
+    /// Fields that an unknown one was probably meant to be, by the start of their mapping.
+    meant: RefCell<Vec<(usize, String)>>,
+}
 
 impl Sink {
     pub(crate) fn note(&self, mistake: Mistake) {
-        self.0.borrow_mut().push(mistake);
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// Whether the mapping that starts there has an unknown field that was meant to be this one:
+    /// it is then not missing, but misspelt.
+    pub(crate) fn was_meant(&self, mapping: usize, field: &str) -> bool {
+        let meant = self.meant.borrow();
+        meant
+            .iter()
+            .any(|(at, name)| *at == mapping && name == field)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.mistakes.borrow().is_empty()
     }
 
     pub(crate) fn into_mistakes(self) -> Vec<Mistake> {
-        self.0.into_inner()
+        self.mistakes.into_inner()
     }
 }
 
@@ -167,14 +180,25 @@ impl<'de> Value<'de> {
             } else {
                 key.span.clone()
             };
+            let right = nearest(&key.text, fields);
+            if let Some(right) = right {
+                let mapping = self.node.span.start;
+                self.sink.meant.borrow_mut().push((mapping, right.into()));
+            }
             self.sink
-                .note(unknown_field(owner, &key.text, span, fields));
+                .note(unknown_field(owner, &key.text, span, fields, right));
         }
         known
     }
 }
 
-fn unknown_field(owner: &str, name: &str, span: Span, fields: &[&str]) -> Mistake {
+fn unknown_field(
+    owner: &str,
+    name: &str,
+    span: Span,
+    fields: &[&str],
+    right: Option<&str>,
+) -> Mistake {
     let mistake = Mistake::new(span, format!("`{}` is not a field of {owner}", shown(name)));
     let lower = name.to_ascii_lowercase();
     if ["passw", "pwd", "secret"].iter().any(|w| lower.contains(w)) && fields.contains(&"sshKeys") {
@@ -182,9 +206,34 @@ fn unknown_field(owner: &str, name: &str, span: Span, fields: &[&str]) -> Mistak
             "put a crypt(5) hash (`openssl passwd -6`) into a file on the server that only root can read, and name that file with `passwordHashFile`",
         );
     }
-    match nearest(name, fields) {
+    match right {
         Some(right) => mistake.hint(format!("did you mean `{right}`?")),
         None => mistake.hint(format!("its fields are {}", list(fields))),
+    }
+}
+
+/// The field that a bare value of these mappings most likely is.
+fn short_form(owner: &str) -> Option<&'static str> {
+    [
+        ("`memory`", "size"),
+        ("`user`", "name"),
+        ("`image`", "base"),
+        ("`emulator`", "cores"),
+        ("`reserve`", "cores"),
+        ("`iothreads`", "count"),
+        ("`resize`", "expand"),
+        ("a virtio NIC", "network"),
+        ("a VF", "of"),
+    ]
+    .iter()
+    .find_map(|(name, field)| (*name == owner).then_some(*field))
+}
+
+/// The values that there are.
+fn choices(words: &[&str]) -> String {
+    match words {
+        [one] => format!("there is only `{one}`"),
+        _ => format!("there are {}", list(words)),
     }
 }
 
@@ -235,7 +284,12 @@ impl<'de> Deserializer<'de> for Value<'de> {
                 of: self,
             }),
             _ => {
-                let hint = format!("write fields of {name}: {}", list(fields));
+                let hint = match (short_form(name), &self.node.kind) {
+                    (Some(field), Kind::Scalar { text, .. }) => {
+                        format!("write `{{ {field}: {} }}`", shown(text))
+                    }
+                    _ => format!("write fields of {name}: {}", list(fields)),
+                };
                 self.expected("a mapping (`field: value`)", Some(hint))
             }
         }
@@ -333,7 +387,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
             let mistake = Mistake::new(span, format!("`{}` is not {name}", shown(text)));
             Err(Fault(match nearest(text, variants) {
                 Some(right) => mistake.hint(format!("did you mean `{right}`?")),
-                None => mistake.hint(format!("there are {}", list(variants))),
+                None => mistake.hint(choices(variants)),
             }))
         };
         match &self.node.kind {
@@ -350,7 +404,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
                     self.fault(format!("{name} is one of {}", list(variants))),
                 )),
             },
-            _ => self.expected(name, Some(format!("there are {}", list(variants)))),
+            _ => self.expected(name, Some(choices(variants))),
         }
     }
 

@@ -127,7 +127,7 @@ impl Sealer<'_> {
                 .find(|(t, _)| t.as_str() == name.as_str());
             if let Some((_, other)) = other {
                 let message = format!(
-                    "slice `{name}` has no tenant, and a tenant of its name has slice `{other}`"
+                    "slice `{name}` has no tenant, while `{name}` is the tenant of slice `{other}`"
                 );
                 self.sink.note(
                     Mistake::new(self.span(&at), message)
@@ -155,6 +155,9 @@ impl Sealer<'_> {
             Field::Given(value, _) => Some(value),
             Field::Bad(_) => None,
             Field::Absent => {
+                if self.sink.was_meant(self.span(owner).start, name) {
+                    return None;
+                }
                 let (node, depth) = locate(self.root, &owner.field(name));
                 let there = depth > owner.steps().len();
                 let owner_name = match owner.steps().last() {

@@ -17,18 +17,18 @@ use crate::decode::Field;
     rename_all = "camelCase",
     rename = "a spec"
 )]
-#[schemars(rename = "Slicing")]
+#[schemars(rename = "Slicing", extend("required" = ["apiVersion", "kind", "slices"]))]
 pub(crate) struct File {
     /// Version of this format.
-    #[schemars(required, extend("const" = "bmslice/v1"))]
+    #[schemars(extend("const" = "bmslice/v1"))]
     pub api_version: Field<String>,
     /// What the file describes.
-    #[schemars(required, extend("const" = "Slicing"))]
+    #[schemars(extend("const" = "Slicing"))]
     pub kind: Field<String>,
     /// The host's own share, and how the rest is kept free of its work.
     pub host: Field<Host>,
     /// The slices: guests that own their cores, memory and NICs.
-    #[schemars(required, length(min = 1))]
+    #[schemars(length(min = 1))]
     pub slices: Field<Vec<Field<Slice>>>,
 }
 
@@ -91,17 +91,17 @@ pub(crate) enum Isolation {
     rename_all = "camelCase",
     rename = "a slice"
 )]
-#[schemars(rename = "Slice")]
+#[schemars(rename = "Slice", extend("required" = ["name", "vcpus", "memory", "image"]))]
 pub(crate) struct Slice {
     /// Its name and its libvirt domain's.
-    #[schemars(required, regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
     pub name: Field<String>,
     /// Whose it is. Siblings of one core never go to two tenants. A slice without a tenant is a
     /// tenant of its own.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
     pub tenant: Field<String>,
     /// vCPUs; each gets a host thread of its own.
-    #[schemars(required, range(min = 1, max = 4096))]
+    #[schemars(range(min = 1, max = 4096))]
     pub vcpus: Field<i64>,
     /// How vCPUs use sibling threads.
     #[schemars(extend("default" = "pack"))]
@@ -114,7 +114,6 @@ pub(crate) struct Slice {
     /// IOThreads, which serve the disk.
     pub iothreads: Field<IoThreads>,
     /// The guest's memory.
-    #[schemars(required)]
     pub memory: Field<Memory>,
     /// Where in the server.
     #[schemars(extend("default" = "single"))]
@@ -123,7 +122,6 @@ pub(crate) struct Slice {
     #[schemars(length(max = 32))]
     pub nics: Field<Vec<Field<Nic>>>,
     /// The disk.
-    #[schemars(required)]
     pub image: Field<Image>,
     /// A user that is made in the guest.
     pub user: Field<User>,
@@ -213,10 +211,10 @@ pub(crate) enum IoThreadsOn {
     rename_all = "camelCase",
     rename = "`memory`"
 )]
-#[schemars(rename = "Memory")]
+#[schemars(rename = "Memory", extend("required" = ["size"]))]
 pub(crate) struct Memory {
     /// How much: a whole number and `MiB`, `GiB` or `TiB`; a multiple of the page.
-    #[schemars(required, regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB)$"))]
+    #[schemars(regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB)$"))]
     pub size: Field<String>,
     /// The huge page that backs it, or none.
     #[schemars(extend("default" = "none"))]
@@ -339,10 +337,9 @@ pub(crate) enum Near {
     rename_all = "camelCase",
     rename = "a VF"
 )]
-#[schemars(rename = "Vf")]
+#[schemars(rename = "Vf", extend("required" = ["of"]))]
 pub(crate) struct Vf {
     /// Of which physical function.
-    #[schemars(required)]
     pub of: Field<Device>,
     /// The VLAN that the NIC adds and takes away.
     #[schemars(range(min = 1, max = 4094))]
@@ -366,10 +363,9 @@ pub(crate) struct Vf {
     rename_all = "camelCase",
     rename = "a virtio NIC"
 )]
-#[schemars(rename = "Virtio")]
+#[schemars(rename = "Virtio", extend("required" = ["network"]))]
 pub(crate) struct Virtio {
     /// The libvirt network.
-    #[schemars(required)]
     pub network: Field<String>,
     /// Its MAC; `auto` derives one from server and slice, the same each time.
     #[schemars(
@@ -427,13 +423,12 @@ pub(crate) struct Network {
     rename_all = "camelCase",
     rename = "`image`"
 )]
-#[schemars(rename = "Image")]
+#[schemars(rename = "Image", extend("required" = ["base", "size"]))]
 pub(crate) struct Image {
     /// The base image: a file in the host's image folder, or an absolute path. Never written to.
-    #[schemars(required)]
     pub base: Field<String>,
     /// The disk's size.
-    #[schemars(required, regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB)$"))]
+    #[schemars(regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB)$"))]
     pub size: Field<String>,
     /// How the disk comes from the base.
     #[schemars(extend("default" = "overlay"))]
@@ -464,10 +459,10 @@ pub(crate) enum From {
     rename_all = "camelCase",
     rename = "`resize`"
 )]
-#[schemars(rename = "Resize")]
+#[schemars(rename = "Resize", extend("required" = ["expand"]))]
 pub(crate) struct Resize {
     /// The partition that gets the space: `/dev/sda1`.
-    #[schemars(required, regex(pattern = r"^/dev/"))]
+    #[schemars(regex(pattern = r"^/dev/"))]
     pub expand: Field<String>,
 }
 
@@ -492,10 +487,10 @@ pub(crate) enum Setup {
     rename_all = "camelCase",
     rename = "`user`"
 )]
-#[schemars(rename = "User")]
+#[schemars(rename = "User", extend("required" = ["name"]))]
 pub(crate) struct User {
     /// Login name.
-    #[schemars(required, regex(pattern = r"^[a-z_][a-z0-9_-]{0,31}$"))]
+    #[schemars(regex(pattern = r"^[a-z_][a-z0-9_-]{0,31}$"))]
     pub name: Field<String>,
     /// Public keys, a line of `authorized_keys` each.
     pub ssh_keys: Field<Vec<Field<String>>>,

@@ -293,7 +293,8 @@ fn syntax(source: &str, error: &ScanError) -> Mistake {
         .min(source.len());
     let at = source.floor_char_boundary(at);
     let length = source[at..].chars().next().map_or(0, char::len_utf8);
-    let mistake = Mistake::new(at..at + length, format!("not YAML: {}", error.info()));
+    let info = error.info();
+    let mistake = Mistake::new(at..at + length, format!("not YAML: {info}"));
     let line_start = source[..at].rfind('\n').map_or(0, |n| n + 1);
     let line_end = source[at..].find('\n').map_or(source.len(), |n| at + n);
     let line = &source[line_start..line_end];
@@ -303,7 +304,13 @@ fn syntax(source: &str, error: &ScanError) -> Mistake {
         return Mistake::new(at..at + 1, "not YAML: a tab indents this line")
             .hint("indent with spaces");
     }
-    mistake
+    if info.contains("mapping values") {
+        mistake.hint("a text with `: ` in it wants quotes; so does a second `:` on one line")
+    } else if info.contains("block") {
+        mistake.hint("lines of one mapping or list start in the same column")
+    } else {
+        mistake
+    }
 }
 
 #[cfg(test)]

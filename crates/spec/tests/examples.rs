@@ -1,4 +1,5 @@
 //! The examples of the repository are specs, and mean what they say.
+#![allow(clippy::panic, reason = "a test that shows why")]
 
 use bmslice_model::ByteSize;
 use bmslice_spec::{ImageFrom, NicChoice, NicKind, NicNuma, Numa, Setup, Slicing, Smt, VcpuOrder};
