@@ -56,15 +56,16 @@ fn controller(scan: &Scan) -> Option<(String, String, &'static [&'static str])> 
             "cgroup" if has("cpuset") => {
                 let name = by_controller("cpuset").or_else(legacy)?;
                 let files: &[&str] = if has("noprefix") {
-                    &["effective_cpus", "cpus"]
+                    &["cpus"]
                 } else {
-                    &["cpuset.effective_cpus", "cpuset.cpus"]
+                    // Version 1 keeps what was set here; its effective set has been seen wrong.
+                    &["cpuset.cpus"]
                 };
                 return Some((at.to_owned(), name, files));
             }
             "cpuset" => {
                 let name = by_controller("cpuset").or_else(legacy)?;
-                return Some((at.to_owned(), name, &["effective_cpus", "cpus"]));
+                return Some((at.to_owned(), name, &["cpus"]));
             }
             "cgroup2" => unified = Some(at.to_owned()),
             _ => {}

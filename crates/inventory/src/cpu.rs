@@ -81,6 +81,7 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
             }
         }
     }
+    packages(scan, &mut cpus);
     if !untold.is_empty() {
         scan.note(
             CPUS,
@@ -89,6 +90,38 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
     }
     close(scan, &mut cpus);
     cpus
+}
+
+/// Numbers the packages that firmware left without a number, in the order of their lowest CPU.
+fn packages(scan: &mut Scan, cpus: &mut [Cpu]) {
+    let mut found: Vec<CpuSet> = Vec::new();
+    let used = cpus.iter().filter_map(|cpu| cpu.package).max();
+    let first = used.map_or(0, |used| used.saturating_add(1));
+    for cpu in cpus.iter_mut().filter(|c| c.online && c.package.is_none()) {
+        let number = match found.iter().position(|set| set.contains(cpu.id)) {
+            Some(number) => number,
+            None => {
+                let folder = format!("{CPUS}/cpu{}/topology", cpu.id);
+                let told = scan
+                    .cpus(&folder, "package_cpus_list", "package_cpus")
+                    .or_else(|| scan.cpus(&folder, "core_siblings_list", "core_siblings"));
+                let Some(set) = told.filter(|set| set.contains(cpu.id)) else {
+                    continue;
+                };
+                found.push(set);
+                found.len() - 1
+            }
+        };
+        cpu.package = u32::try_from(number)
+            .ok()
+            .and_then(|n| first.checked_add(n));
+    }
+    if !found.is_empty() {
+        scan.note(
+            CPUS,
+            format!("{} packages have no number; they were counted", found.len()),
+        );
+    }
 }
 
 /// The online CPUs: from the one list, or on kernels and captures without it from each CPU.

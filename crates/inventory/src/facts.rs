@@ -349,7 +349,12 @@ pub struct BootFacts {
 
 /// What boots the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    tag = "kind",
+    deny_unknown_fields
+)]
 pub enum BootLoader {
     /// GRUB whose configuration `update-grub` (or `grub2-mkconfig`) writes.
     Grub {

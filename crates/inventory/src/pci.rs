@@ -20,7 +20,7 @@ pub(crate) fn read(scan: &mut Scan) -> Vec<PciFunction> {
     let mut regions: BTreeMap<IommuGroupId, bool> = BTreeMap::new();
     for name in scan.list(DEVICES) {
         match name.parse::<PciAddress>() {
-            Ok(address) => functions.extend(function(scan, address, &name, &mut regions)),
+            Ok(address) => functions.push(function(scan, address, &name, &mut regions)),
             Err(error) => scan.note(DEVICES, error.to_string()),
         }
     }
@@ -33,17 +33,11 @@ fn function(
     address: PciAddress,
     name: &str,
     regions: &mut BTreeMap<IommuGroupId, bool>,
-) -> Option<PciFunction> {
+) -> PciFunction {
     let folder = format!("{DEVICES}/{name}");
     let entries = scan.list(&folder);
     let has = |entry: &str| entries.binary_search_by(|e| e.as_str().cmp(entry)).is_ok();
-    let Some((id, class)) = identity(scan, &folder, &entries) else {
-        scan.note(
-            &folder,
-            "it tells neither vendor nor device; it was left out",
-        );
-        return None;
-    };
+    let (id, class) = identity(scan, &folder, &entries);
     let iommu_group = has("iommu_group")
         .then(|| scan.root.link_name(format!("{folder}/iommu_group")))
         .flatten()
@@ -54,7 +48,7 @@ fn function(
             .entry(group)
             .or_insert_with(|| direct_region(scan, group))
     });
-    Some(PciFunction {
+    PciFunction {
         address,
         id,
         class,
@@ -85,11 +79,11 @@ fn function(
         interfaces: Vec::new(),
         mac: None,
         host_needs: Vec::new(),
-    })
+    }
 }
 
 /// Vendor, device and class: all three in one file where the kernel has a uevent.
-fn identity(scan: &Scan, folder: &str, entries: &[String]) -> Option<(PciId, String)> {
+fn identity(scan: &mut Scan, folder: &str, entries: &[String]) -> (PciId, String) {
     let mut id = None;
     let mut class = None;
     if entries.iter().any(|e| e == "uevent") {
@@ -101,18 +95,25 @@ fn identity(scan: &Scan, folder: &str, entries: &[String]) -> Option<(PciId, Str
             }
         }
     }
-    let hex = |name: &str| {
+    let hex = |scan: &Scan, name: &str| {
         let text = scan.text(&format!("{folder}/{name}"))?;
         u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
     };
     let id = id.or_else(|| {
         Some(PciId {
-            vendor: u16::try_from(hex("vendor")?).ok()?,
-            device: u16::try_from(hex("device")?).ok()?,
+            vendor: u16::try_from(hex(scan, "vendor")?).ok()?,
+            device: u16::try_from(hex(scan, "device")?).ok()?,
         })
-    })?;
-    let class = class.or_else(|| hex("class")).unwrap_or(0);
-    Some((id, format!("{class:#08x}")))
+    });
+    let class = class.or_else(|| hex(scan, "class"));
+    if id.is_none() || class.is_none() {
+        scan.note(folder, "it does not tell what it is; zeroes stand for it");
+    }
+    let none = PciId {
+        vendor: 0,
+        device: 0,
+    };
+    (id.unwrap_or(none), format!("{:#08x}", class.unwrap_or(0)))
 }
 
 fn name_of(id: PciId) -> Option<String> {
