@@ -21,6 +21,9 @@ use crate::read::task::Task;
 use crate::read::vfinfo::{self, VfState};
 use crate::report::{NotSeen, Seen};
 
+#[cfg(test)]
+mod tests;
+
 /// Clock ticks in a second as `/proc` counts them (`USER_HZ`), the same on every architecture that
 /// KVM runs on.
 const TICKS: u64 = 100;
