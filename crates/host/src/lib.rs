@@ -4,6 +4,8 @@
     reason = "this crate is the door that the lint guards"
 )]
 
+#[cfg(feature = "fake")]
+pub mod fake;
 mod libvirt;
 mod live;
 mod machine;

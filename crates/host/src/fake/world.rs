@@ -1,0 +1,353 @@
+//! What the fake knows of itself between two calls, and how it boots.
+//!
+//! Takes a description and kernel arguments; gives `/proc`, `/sys`, `/dev` and `/run` as Linux
+//! shows them after booting with those. Keeps true: memory is the truth, files mirror it; `/etc`,
+//! `/boot` and `/var` are the disk and outlive a boot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use bmslice_model::{CpuId, CpuSet, KernelCmdline, PciAddress};
+
+use super::domain::FakeDomain;
+use super::memory::Pool;
+use super::pci::Function;
+use super::server::{FakeDisk, FakeIommu, FakeServer};
+use super::tree::Tree;
+
+/// The state behind a [`FakeMachine`](super::FakeMachine).
+#[derive(Debug)]
+pub struct World {
+    pub tree: Tree,
+    pub server: FakeServer,
+    /// The arguments that this boot took.
+    pub cmdline: KernelCmdline,
+    pub functions: BTreeMap<PciAddress, Function>,
+    pub next_group: u32,
+    /// By node and page size in KiB.
+    pub pools: BTreeMap<(u32, u64), Pool>,
+    pub domains: BTreeMap<String, FakeDomain>,
+    pub modules: BTreeSet<String>,
+    pub clock: Duration,
+    pub boots: u32,
+    pub next_pid: u32,
+    pub libvirtd: bool,
+    pub is_root: bool,
+    pub disk_full: bool,
+    pub reboot_requested: bool,
+}
+
+impl World {
+    /// A server that was installed and booted once.
+    pub fn new(at: &Path, server: FakeServer) -> Self {
+        let mut world = Self {
+            tree: Tree::new(at),
+            cmdline: KernelCmdline::default(),
+            functions: BTreeMap::new(),
+            next_group: 0,
+            pools: BTreeMap::new(),
+            domains: BTreeMap::new(),
+            modules: BTreeSet::new(),
+            clock: Duration::ZERO,
+            boots: 0,
+            next_pid: 2000,
+            libvirtd: true,
+            is_root: true,
+            disk_full: false,
+            reboot_requested: false,
+            server,
+        };
+        world.install_disk();
+        world.boot();
+        world
+    }
+
+    /// What the installer left on the disk.
+    fn install_disk(&mut self) {
+        let (tree, server) = (&self.tree, &self.server);
+        for dir in [
+            "/etc/systemd/system",
+            "/usr/lib/systemd/system",
+            "/etc/default/grub.d",
+            "/etc/modprobe.d",
+            "/etc/modules-load.d",
+            "/etc/libvirt/qemu/autostart",
+            "/var/lib/libvirt/images",
+            "/var/log/libvirt/qemu",
+            "/tmp",
+        ] {
+            tree.dir(dir);
+        }
+        tree.put("/etc/hostname", format!("{}\n", server.hostname), 0o644);
+        tree.put(
+            "/etc/os-release",
+            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n",
+            0o644,
+        );
+        tree.put(
+            "/etc/machine-id",
+            "8a1f0000000000000000000000000000\n",
+            0o444,
+        );
+        for unit in ["libvirtd.service", "ssh.service"] {
+            tree.put(
+                format!("/usr/lib/systemd/system/{unit}"),
+                "[Unit]\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n",
+                0o644,
+            );
+            tree.link(
+                format!("/etc/systemd/system/multi-user.target.wants/{unit}"),
+                format!("/usr/lib/systemd/system/{unit}"),
+            );
+        }
+        tree.put(format!("/boot/vmlinuz-{}", server.kernel), "kernel", 0o644);
+        tree.put(
+            "/etc/default/grub",
+            format!(
+                "# If you change this file, run 'update-grub' afterwards to update\n\
+                 # /boot/grub/grub.cfg.\n\n\
+                 GRUB_DEFAULT=0\n\
+                 GRUB_TIMEOUT=5\n\
+                 GRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`\n\
+                 GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n\
+                 GRUB_CMDLINE_LINUX=\"{}\"\n",
+                server.cmdline
+            ),
+            0o644,
+        );
+        let config = super::grub::generate(tree, server)
+            .expect("the installed GRUB configuration is well formed");
+        tree.put("/boot/grub/grub.cfg", config, 0o600);
+    }
+
+    /// Boots what GRUB would: everything volatile is made anew.
+    pub fn boot(&mut self) {
+        for volatile in ["/proc", "/sys", "/dev", "/run"] {
+            self.tree.remove(volatile);
+        }
+        self.boots += 1;
+        self.reboot_requested = false;
+        self.modules = BTreeSet::from(["virtio_pci".to_owned()]);
+        let arguments = super::grub::next_boot(&self.tree)
+            .expect("grub.cfg has a linux line: the fake wrote it");
+        self.tree.show("/proc/cmdline", &arguments);
+        self.cmdline = arguments
+            .parse()
+            .expect("the arguments of the fake have their quotes closed");
+        self.boot_cpus();
+        self.boot_system();
+        self.boot_memory();
+        self.boot_pci();
+        self.boot_disk();
+    }
+
+    /// The last value of a kernel argument.
+    pub fn argument(&self, key: &str) -> Option<&str> {
+        self.cmdline.last(key)?.value()
+    }
+
+    /// Whether translation is on: groups exist and devices can be given away.
+    pub fn iommu_on(&self) -> bool {
+        match self.server.iommu {
+            FakeIommu::Intel => self
+                .argument("intel_iommu")
+                .is_some_and(|value| value.split(',').any(|part| part == "on")),
+            FakeIommu::Amd => self.argument("amd_iommu") != Some("off"),
+            FakeIommu::Absent => false,
+        }
+    }
+
+    /// `/proc` and the odds and ends of `/sys`.
+    fn boot_system(&self) {
+        let (tree, server) = (&self.tree, &self.server);
+        tree.show("/proc/sys/kernel/hostname", &server.hostname);
+        tree.show("/proc/sys/kernel/osrelease", &server.kernel);
+        tree.show("/proc/sys/kernel/ostype", "Linux");
+        tree.show("/proc/sys/kernel/arch", "x86_64");
+        let boot = self.boots;
+        tree.show(
+            "/proc/sys/kernel/random/boot_id",
+            format!("00000000-0000-4000-8000-{boot:012x}"),
+        );
+        tree.show("/proc/uptime", "60.00 1200.00");
+        tree.show("/sys/class/dmi/id/sys_vendor", "Fake");
+        tree.show("/sys/class/dmi/id/product_name", "Server 2000");
+        let table = match server.iommu {
+            FakeIommu::Intel => Some("DMAR"),
+            FakeIommu::Amd => Some("IVRS"),
+            FakeIommu::Absent => None,
+        };
+        tree.dir("/sys/firmware/acpi/tables");
+        for table in table.into_iter().chain(["APIC", "SRAT", "SLIT"]) {
+            tree.put(format!("/sys/firmware/acpi/tables/{table}"), table, 0o400);
+        }
+        if self.iommu_on() {
+            tree.dir("/sys/class/iommu/dmar0/devices");
+            tree.put("/dev/vfio/vfio", "", 0o666);
+        }
+        tree.dir("/sys/kernel/iommu_groups");
+        let vendor = if server.cpu.0 == "GenuineIntel" {
+            "kvm_intel"
+        } else {
+            "kvm_amd"
+        };
+        if server.kvm {
+            tree.put("/dev/kvm", "", 0o660);
+            tree.knob(format!("/sys/module/{vendor}/parameters/nested"), "1");
+            tree.dir("/sys/module/kvm/parameters");
+        }
+        tree.show("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory");
+        tree.show("/sys/fs/cgroup/cpuset.cpus.effective", self.all_cpus());
+        tree.show("/proc/self/cgroup", "0::/user.slice/user-0.slice");
+        let mut status = format!("Name:\tbmslice\nPid:\t{}\n", std::process::id());
+        status.push_str(&format!("Cpus_allowed_list:\t{}\n", self.all_cpus()));
+        tree.put("/proc/self/status", status, 0o444);
+        tree.put("/proc/modules", "", 0o444);
+        tree.put(
+            "/proc/swaps",
+            "Filename\tType\tSize\tUsed\tPriority\n",
+            0o444,
+        );
+    }
+
+    /// Every CPU.
+    pub fn all_cpus(&self) -> CpuSet {
+        (0..self.server.cpus())
+            .filter_map(|cpu| CpuId::new(cpu).ok())
+            .collect()
+    }
+
+    fn boot_cpus(&self) {
+        let (tree, server) = (&self.tree, &self.server);
+        let cpus = "/sys/devices/system/cpu";
+        let all = self.all_cpus();
+        for list in ["present", "online", "possible"] {
+            tree.show(format!("{cpus}/{list}"), &all);
+        }
+        tree.show(format!("{cpus}/offline"), "");
+        tree.show(format!("{cpus}/isolated"), self.isolated());
+        let nohz = self.argument("nohz_full").unwrap_or("(null)");
+        tree.show(format!("{cpus}/nohz_full"), nohz);
+        tree.show(format!("{cpus}/smt/active"), u8::from(server.threads > 1));
+        let set = |wanted: &dyn Fn(u32, u32, u32) -> bool| -> CpuSet {
+            self.threads()
+                .filter(|&(s, c, t)| wanted(s, c, t))
+                .filter_map(|(s, c, t)| CpuId::new(server.cpu(s, c, t)).ok())
+                .collect()
+        };
+        let mut info = String::new();
+        for (socket, core, thread) in self.threads() {
+            let at = format!("{cpus}/cpu{}", server.cpu(socket, core, thread));
+            let siblings = set(&|s, c, _| s == socket && c == core);
+            let package = set(&|s, _, _| s == socket);
+            if server.cpu(socket, core, thread) != 0 {
+                tree.knob(format!("{at}/online"), 1);
+            }
+            let topology = format!("{at}/topology");
+            tree.show(format!("{topology}/physical_package_id"), socket);
+            tree.show(format!("{topology}/die_id"), 0);
+            tree.show(format!("{topology}/core_id"), core);
+            for name in ["thread_siblings_list", "core_cpus_list"] {
+                tree.show(format!("{topology}/{name}"), &siblings);
+            }
+            for name in ["core_siblings_list", "package_cpus_list", "die_cpus_list"] {
+                tree.show(format!("{topology}/{name}"), &package);
+            }
+            let caches = [
+                (1, "Data", "32K", &siblings),
+                (1, "Instruction", "32K", &siblings),
+                (2, "Unified", "256K", &siblings),
+                (3, "Unified", "15360K", &package),
+            ];
+            for (index, (level, kind, size, shared)) in caches.into_iter().enumerate() {
+                let cache = format!("{at}/cache/index{index}");
+                tree.show(format!("{cache}/level"), level);
+                tree.show(format!("{cache}/type"), kind);
+                tree.show(format!("{cache}/size"), size);
+                tree.show(format!("{cache}/shared_cpu_list"), shared);
+            }
+            let node = server.node_of(socket, core);
+            tree.link(
+                format!("{at}/node{node}"),
+                format!("/sys/devices/system/node/node{node}"),
+            );
+        }
+        for cpu in 0..server.cpus() {
+            let (vendor, model) = &server.cpu;
+            let virt = if vendor == "GenuineIntel" {
+                "vmx"
+            } else {
+                "svm"
+            };
+            info.push_str(&format!(
+                "processor\t: {cpu}\nvendor_id\t: {vendor}\nmodel name\t: {model}\n\
+                 flags\t\t: fpu pse msr pdpe1gb lm {virt}\n\n"
+            ));
+        }
+        tree.put("/proc/cpuinfo", info, 0o444);
+    }
+
+    /// Every thread as (socket, core, thread).
+    pub fn threads(&self) -> impl Iterator<Item = (u32, u32, u32)> + use<> {
+        let (sockets, cores, threads) =
+            (self.server.sockets, self.server.cores, self.server.threads);
+        (0..sockets).flat_map(move |socket| {
+            (0..cores).flat_map(move |core| (0..threads).map(move |thread| (socket, core, thread)))
+        })
+    }
+
+    /// What `isolcpus=` isolates from the scheduler: its list, unless flags leave `domain` out.
+    pub fn isolated(&self) -> CpuSet {
+        let Some(value) = self.argument("isolcpus") else {
+            return CpuSet::new();
+        };
+        let is_flag = |part: &&str| part.starts_with(|c: char| c.is_ascii_alphabetic());
+        let flags: Vec<_> = value.split(',').take_while(is_flag).collect();
+        if !flags.is_empty() && !flags.contains(&"domain") {
+            return CpuSet::new();
+        }
+        let list: Vec<_> = value.split(',').skip(flags.len()).collect();
+        let asked: CpuSet = list.join(",").parse().unwrap_or_default();
+        asked.intersection(&self.all_cpus())
+    }
+
+    /// The root disk, its partition and where it is mounted.
+    fn boot_disk(&self) {
+        let tree = &self.tree;
+        let (address, below, name, major) = match self.server.disk {
+            FakeDisk::Virtio(address) => (address, "virtio9/block", "vda", "254"),
+            FakeDisk::Sata(address) => {
+                (address, "ata1/host0/target0:0:0/0:0:0:0/block", "sda", "8")
+            }
+        };
+        let function = format!("/sys/devices/pci0000:00/{address}");
+        let disk = format!("{function}/{below}/{name}");
+        tree.show(format!("{disk}/dev"), format!("{major}:0"));
+        tree.show(format!("{disk}/size"), self.server.disk_free.bytes() / 512);
+        tree.link(
+            format!("{disk}/device"),
+            Path::new(&disk)
+                .parent()
+                .and_then(Path::parent)
+                .unwrap_or(Path::new("/")),
+        );
+        let part = format!("{disk}/{name}1");
+        tree.show(format!("{part}/dev"), format!("{major}:1"));
+        tree.show(format!("{part}/partition"), 1);
+        for (number, path) in [(0, &disk), (1, &part)] {
+            tree.link(format!("/sys/dev/block/{major}:{number}"), path);
+            let name = path.rsplit('/').next().unwrap_or_default();
+            tree.link(format!("/sys/class/block/{name}"), path);
+        }
+        tree.link(format!("/sys/block/{name}"), &disk);
+        let mounts = format!("22 1 {major}:1 / / rw,relatime shared:1 - ext4 /dev/{name}1 rw\n");
+        tree.put("/proc/self/mountinfo", mounts, 0o444);
+        let mounts = format!(
+            "/dev/{name}1 / ext4 rw,relatime 0 0\nsysfs /sys sysfs rw 0 0\n\
+             cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
+        );
+        tree.put("/proc/self/mounts", &mounts, 0o444);
+        tree.link("/proc/mounts", "/proc/self/mounts");
+    }
+}
