@@ -13,6 +13,35 @@ fn all<'a>(case: &'a Case<'_>, key: &'a str) -> impl Iterator<Item = &'a KernelA
     args.filter(move |arg| arg.is(key))
 }
 
+pub(crate) const KERNEL_ARGS: Invariant = Invariant {
+    code: "kernel-args",
+    rule: "the arguments are about isolation, the IOMMU and huge pages, and about nothing else",
+    test: kernel_args,
+};
+
+fn kernel_args(case: &Case<'_>, found: &mut Found) {
+    const OURS: [&str; 9] = [
+        "intel_iommu",
+        "iommu",
+        "isolcpus",
+        "irqaffinity",
+        "nohz_full",
+        "rcu_nocbs",
+        "default_hugepagesz",
+        "hugepagesz",
+        "hugepages",
+    ];
+    for arg in &case.plan.host().kernel_args {
+        if !OURS.iter().any(|key| arg.is(key)) {
+            found.host(format!("`{arg}` is not for a plan to set"));
+        }
+        // Pass-through: only the guests' devices are translated, not each of the host's own.
+        if arg.is("iommu") && arg.value() != Some("pt") {
+            found.host(format!("`{arg}` should be `iommu=pt`"));
+        }
+    }
+}
+
 pub(crate) const ISOLATION: Invariant = Invariant {
     code: "isolation",
     rule: "with isolation at boot, `isolcpus` stands there once, with `domain` and `managed_irq`, over the isolated CPUs exactly; otherwise not at all; no argument gives the host's work an isolated CPU or the reverse",

@@ -76,6 +76,7 @@ pub const INVARIANTS: &[Invariant] = &[
     memory::CELLS,
     memory::FITS,
     memory::HUGE_PAGES,
+    boot::KERNEL_ARGS,
     boot::ISOLATION,
     boot::IOMMU,
     boot::HUGE_PAGE_ARGS,
