@@ -154,6 +154,7 @@ fn card(nic: &NicPlan, slots: &mut Slots) -> Vec<Element> {
                 managed("hostdev")
                     .attribute("mode", "subsystem")
                     .attribute("type", "pci")
+                    .child(vfio())
                     .child(Element::new("source").child(host_address(function)))
                     .children(slots.next())
             })
@@ -171,6 +172,7 @@ fn card(nic: &NicPlan, slots: &mut Slots) -> Vec<Element> {
             vec![
                 managed("interface")
                     .attribute("type", "hostdev")
+                    .child(vfio())
                     .children(mac(common.mac))
                     .child(
                         Element::new("source")
@@ -197,6 +199,12 @@ fn card(nic: &NicPlan, slots: &mut Slots) -> Vec<Element> {
 /// `managed`: libvirt takes the function from its driver at start and gives it back at stop.
 fn managed(name: &'static str) -> Element {
     Element::new(name).attribute("managed", "yes")
+}
+
+/// Said aloud: left out, libvirt settles it only when the domain starts, and the definition cannot
+/// be turned into a command line before (`virsh domxml-to-native`).
+fn vfio() -> Element {
+    Element::new("driver").attribute("name", "vfio")
 }
 
 fn host_address(function: PciAddress) -> Element {
