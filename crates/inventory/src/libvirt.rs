@@ -191,3 +191,86 @@ fn pci_address(tag: &BytesStart) -> Option<PciAddress> {
         u8::try_from(number("function").unwrap_or(0)).ok()?,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RED: &str = r"<domain type='kvm'>
+  <name>red</name>
+  <vcpu placement='static' cpuset='2,4-6,^5,14'>4</vcpu>
+  <cputune>
+    <vcpupin vcpu='0' cpuset='4'/>
+    <vcpupin vcpu='1' cpuset='16'/>
+    <emulatorpin cpuset='2,14'/>
+    <iothreadpin iothread='1' cpuset='3'/>
+  </cputune>
+  <cpu><numa><cell id='0' cpus='0-1' memory='1'/></numa></cpu>
+  <devices>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <driver name='vfio'/>
+      <source><address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/></source>
+      <address type='pci' domain='0x0000' bus='0x00' slot='0x05' function='0x0'/>
+    </hostdev>
+    <hostdev mode='subsystem' type='usb'>
+      <source><address bus='1' device='2'/></source>
+    </hostdev>
+    <interface type='hostdev' managed='yes'>
+      <mac address='52:54:00:00:00:01'/>
+      <source><address type='pci' domain='0' bus='129' slot='16' function='2'></address></source>
+    </interface>
+    <interface type='network'><address type='pci' bus='0x00' slot='0x07' function='0x0'/></interface>
+    <disk type='nvme' device='disk'>
+      <source type='pci' managed='yes' namespace='1'>
+        <address domain='0x0000' bus='0x03' slot='0x00' function='0x0'/>
+      </source>
+    </disk>
+  </devices>
+</domain>";
+
+    #[test]
+    fn a_domain_holds_its_pins_and_the_hosts_devices() {
+        let held = holdings(RED).unwrap();
+        assert_eq!(held.cpus.to_string(), "2-4,6,14,16");
+        let devices: Vec<String> = held.devices.iter().map(ToString::to_string).collect();
+        assert_eq!(devices, ["0000:01:00.1", "0000:03:00.0", "0000:81:10.2"]);
+    }
+
+    #[test]
+    fn a_domain_without_pins_holds_nothing() {
+        let held = holdings("<domain><vcpu>2</vcpu><devices/></domain>").unwrap();
+        assert_eq!(held, Holdings::default());
+        assert!(holdings("<domain><vcpu></domain>").is_err());
+    }
+
+    fn capabilities(host: &str, guests: &[(&str, &[&str])]) -> String {
+        let guests: String = guests
+            .iter()
+            .map(|(arch, kinds)| {
+                let domains: String = kinds
+                    .iter()
+                    .map(|kind| format!("<domain type='{kind}'/>"))
+                    .collect();
+                format!("<guest><os_type>hvm</os_type><arch name='{arch}'><wordsize>64</wordsize>{domains}</arch></guest>")
+            })
+            .collect();
+        format!("<capabilities><host><cpu><arch>{host}</arch></cpu></host>{guests}</capabilities>")
+    }
+
+    #[test]
+    fn kvm_counts_for_the_hosts_architecture_alone() {
+        let has = |guests| has_kvm(&capabilities("x86_64", guests)).unwrap();
+        assert!(has(&[("i686", &["qemu"]), ("x86_64", &["qemu", "kvm"])]));
+        assert!(!has(&[("x86_64", &["qemu"])]));
+        assert!(!has(&[("i686", &["qemu", "kvm"]), ("x86_64", &["qemu"])]));
+        assert!(!has(&[]));
+    }
+
+    #[test]
+    fn a_list_with_exclusions_is_libvirts_own() {
+        let list = |text| cpuset(text).map(|set| set.to_string());
+        assert_eq!(list("0-5,^3").as_deref(), Some("0-2,4-5"));
+        assert_eq!(list("^3,3").as_deref(), Some("3"), "in the order written");
+        assert_eq!(list("0-x"), None);
+    }
+}

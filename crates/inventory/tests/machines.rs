@@ -4,6 +4,7 @@
 //! says so and ends.
 #![allow(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "tests unpack and read the captures that they compare with"
 )]
 

@@ -1,6 +1,7 @@
 //! Captured trees, written by the test that reads them.
 #![allow(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "tests build the trees that are then read through a root"
 )]
 #![allow(dead_code, reason = "each test file takes what it needs")]
@@ -10,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use bmslice_host::Root;
-use bmslice_inventory::{Inventory, Probes, ReadError, read};
+use bmslice_inventory::{HostNeed, Inventory, PciFunction, Probes, ReadError, read};
 use tempfile::TempDir;
 
 /// A folder that stands for `/`.
@@ -18,7 +19,8 @@ pub struct Tree(TempDir);
 
 impl Tree {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        // In memory where there is such a folder: a server is some hundreds of small files.
+        Self(tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap()))
     }
 
     pub fn at(&self, path: &str) -> PathBuf {
@@ -356,4 +358,22 @@ pub fn seed_server() -> Tree {
         .file("/dev/kvm", "")
         .file("/sys/module/kvm_intel/parameters/nested", "N");
     tree
+}
+
+pub fn function<'a>(inventory: &'a Inventory, address: &str) -> &'a PciFunction {
+    let address = address.parse().unwrap();
+    inventory.pci.iter().find(|f| f.address == address).unwrap()
+}
+
+pub fn needs<'a>(inventory: &'a Inventory, address: &str) -> &'a [HostNeed] {
+    &function(inventory, address).host_needs
+}
+
+/// All notes as text.
+pub fn notes(inventory: &Inventory) -> String {
+    inventory
+        .notes
+        .iter()
+        .map(|note| format!("{}: {}\n", note.about, note.text))
+        .collect()
 }
