@@ -39,7 +39,8 @@ pub struct Observed {
     pub domains: Seen<Vec<DomainState>>,
     /// The pins of every running domain, by name.
     pub pins: BTreeMap<String, Seen<DomainPins>>,
-    /// Tasks of user space that last ran on a CPU of a slice and are not its guest's.
+    /// Tasks that last ran on a CPU of a slice and are not its guest's: those of user space, and the
+    /// kernel's threads for another guest (`kvm-pit/PID`, `vhost-PID`).
     pub strangers: Seen<Vec<Stranger>>,
     /// One for each slice, in the plan's order.
     pub guests: Vec<Guest>,
@@ -197,7 +198,9 @@ fn pids(root: &Root) -> Seen<Vec<u32>> {
     let names = root
         .list("/proc")
         .map_err(|error| NotSeen::Unreadable(format!("cannot read `/proc`: {error}")))?;
-    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// Every QEMU process by its guest's name. A process that ends meanwhile is left out.
@@ -329,35 +332,48 @@ fn ask_pf(machine: &dyn Machine, inventory: &Inventory, pf: PciAddress) -> Seen<
         .map_err(|error| NotSeen::Unreadable(format!("`{command}` gave no JSON: {error}")))
 }
 
-/// Tasks of user space on the CPUs of slices. What a task is *allowed* proves nothing: the kernel
-/// widens the masks of all tasks when a cgroup enables cpusets, and isolated CPUs still see none
-/// of them. Where it last ran does.
+/// Tasks of user space on the CPUs of slices, and kernel threads that work for a guest on the CPUs
+/// of another slice. What a task is *allowed* proves nothing: the kernel widens the masks of all
+/// tasks when a cgroup enables cpusets, and isolated CPUs still see none of them. Where it last ran
+/// does.
 fn strangers(root: &Root, plan: &Plan, guests: &[Guest]) -> Seen<Vec<Stranger>> {
     let owned = plan
         .slices()
         .iter()
         .fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
-    let ours: Vec<u32> = guests
+    let on_a_slice =
+        |task: &Task, cpus: &CpuSet| task.last_cpu.is_some_and(|cpu| cpus.contains(cpu));
+    let ours: BTreeMap<u32, CpuSet> = guests
         .iter()
-        .filter_map(|guest| guest.process.as_ref().ok().map(|process| process.pid))
+        .zip(plan.slices())
+        .filter_map(|(guest, slice)| {
+            let pid = guest.process.as_ref().ok()?.pid;
+            Some((pid, slice.owned()))
+        })
         .collect();
     let mut strangers = Vec::new();
     for pid in pids(root)? {
         let folder = format!("/proc/{pid}");
-        if ours.contains(&pid) {
+        if ours.contains_key(&pid) {
             continue;
         }
         let Some(main) = task(root, Path::new(&folder)) else {
             continue;
         };
         if main.kernel {
+            let guest = main.works_for();
+            let own = guest.and_then(|guest| ours.get(&guest));
+            let others = own.map(|own| owned.difference(own)).unwrap_or_default();
+            if on_a_slice(&main, &others) {
+                strangers.push(Stranger { pid, task: main });
+            }
             continue;
         }
         for tid in root.list(format!("{folder}/task")).unwrap_or_default() {
             let path = Path::new(&folder).join("task").join(&tid);
             if let Some(task) = task(root, &path)
                 && !task.kernel
-                && task.last_cpu.is_some_and(|cpu| owned.contains(cpu))
+                && on_a_slice(&task, &owned)
             {
                 strangers.push(Stranger { pid, task });
             }

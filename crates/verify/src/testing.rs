@@ -57,6 +57,7 @@ pub(crate) fn task(tid: u32, comm: &str, allowed: &CpuSet) -> Task {
         allowed: allowed.clone(),
         last_cpu: allowed.first(),
         kernel: false,
+        kernel_worker: false,
         started: 100,
     }
 }

@@ -163,6 +163,35 @@ fn a_thread_of_unknown_role_may_have_fewer_cpus_of_the_pool_and_no_others() {
 }
 
 #[test]
+fn kvms_huge_page_recovery_may_sit_on_a_vcpus_cpu_of_its_slice_only() {
+    let with = |on: &str| {
+        damaged(|facts| {
+            let mut thread = task(4797, "kvm-nx-lpage-re", &cpus(on));
+            thread.kernel_worker = true;
+            process(facts, 0).threads.push(thread);
+        })
+    };
+    assert_eq!(with("10"), []);
+    assert_eq!(
+        only(&with("11")).1,
+        differs(
+            "thread 4797 `kvm-nx-lpage-re`",
+            "within 2,4,6,8,10,14,16,18,20,22",
+            "11"
+        )
+    );
+    // A thread of that name which the kernel did not make is any other thread.
+    let found = one(|facts| {
+        let thread = task(4797, "kvm-nx-lpage-re", &cpus("10"));
+        process(facts, 0).threads.push(thread);
+    });
+    assert_eq!(
+        found.1,
+        differs("thread 4797 `kvm-nx-lpage-re`", "within 2,14", "10")
+    );
+}
+
+#[test]
 fn an_iothread_elsewhere_missing_or_too_many_differs() {
     let elsewhere = one(|facts| process(facts, 0).threads[2].allowed = cpus("4"));
     assert_eq!(

@@ -113,19 +113,30 @@ pub(crate) fn iothreads(view: &SliceView) -> Seen<Vec<Verdict>> {
 }
 
 /// The main thread has exactly the emulator's CPUs. Its helpers inherit from whoever started them
-/// (a worker started by an IOThread has the IOThread's): they must stay in the slice's pool.
+/// (a worker started by an IOThread has the IOThread's): they must stay in the slice's pool. Only
+/// KVM's huge page recovery, which a vCPU starts, sits on a vCPU's CPU, and is said.
 pub(crate) fn emulator(view: &SliceView) -> Seen<Vec<Verdict>> {
     let process = seen(view)?;
     let want = &view.slice.emulator;
     let pool = view.slice.pool();
     let mut verdicts = Vec::new();
     let mut others: Vec<&str> = Vec::new();
+    let mut recovery = None;
     for task in &process.threads {
         match task.role(process.pid) {
             Role::Vcpu { .. } | Role::IoThread(_) => {}
             Role::Emulator => {
                 if task.allowed != *want {
                     verdicts.push(Verdict::differs(thread(task), want, &task.allowed));
+                }
+            }
+            Role::Other if task.is_huge_page_recovery() => {
+                let slice = view.slice.owned().union(&pool);
+                if !task.allowed.is_subset(&slice) {
+                    let want = format!("within {slice}");
+                    verdicts.push(Verdict::differs(thread(task), want, &task.allowed));
+                } else {
+                    recovery = Some(&task.allowed);
                 }
             }
             Role::Other => {
@@ -144,6 +155,11 @@ pub(crate) fn emulator(view: &SliceView) -> Seen<Vec<Verdict>> {
             text.push_str(&format!(
                 ", and so are its other threads ({})",
                 others.join(", ")
+            ));
+        }
+        if let Some(cpus) = recovery {
+            text.push_str(&format!(
+                "; KVM's huge page recovery (kvm-nx-lpage-re) is on {cpus}, where the kernel starts it"
             ));
         }
         text

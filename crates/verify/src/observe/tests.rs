@@ -235,7 +235,10 @@ impl Hypervisor for Libvirt<'_> {
         ))
     }
     fn pins(&self, name: &str) -> Result<DomainPins, HostError> {
-        Ok(pins(plan().slice(name).unwrap()))
+        match plan().slice(name) {
+            Some(slice) => Ok(pins(slice)),
+            None => Ok(pins(&captured_plan().slices()[0])),
+        }
     }
     fn define(&self, _: &str) -> Result<(), HostError> {
         not_for_tests()
@@ -352,16 +355,18 @@ fn the_physical_function_is_asked_for_its_virtual_ones() {
 }
 
 #[test]
-fn tasks_on_a_slices_cpu_are_strangers_unless_the_kernels_or_the_guests_own() {
+fn tasks_on_a_slices_cpu_are_strangers_unless_the_kernels_for_all_or_the_guests_own() {
     let machine = running();
     const KTHREAD: u64 = 0x0020_8040;
     machine.thread(1, 1, "systemd", 0x400_0100, "0-1,12-13", 0);
     machine.thread(33, 33, "migration/4", KTHREAD, "4", 4);
+    machine.thread(4750, 4750, "kvm-pit/4700", KTHREAD, "0-23", 4);
+    machine.thread(5750, 5750, "kvm-pit/5700", KTHREAD, "0-23", 4);
     machine.thread(900, 900, "sshd", 0x400_0100, "0-23", 12);
     machine.thread(900, 901, "sshd", 0x400_0100, "0-23", 6);
     let strangers = machine.observe().strangers.unwrap();
     let seen: Vec<_> = strangers.iter().map(|s| (s.pid, s.task.tid)).collect();
-    assert_eq!(seen, [(900, 901)]);
+    assert_eq!(seen, [(900, 901), (5750, 5750)]);
 }
 
 #[test]
@@ -401,4 +406,105 @@ fn what_the_tree_shows_goes_through_the_checks_to_the_report() {
     assert!(of("vf-settings", BLUE).is_satisfied());
     assert!(!of("devices", RED).is_satisfied(), "no such function there");
     assert!(!report.holds());
+}
+
+/// A guest of libvirt 9.0 and QEMU 7.2 on Linux 6.12, as it was captured: 4 vCPUs, 512 MiB in 2 MiB
+/// pages, pins as in [`captured_plan`].
+#[test]
+fn a_captured_process_is_as_its_plan_said() {
+    let mut machine = TreeMachine::new();
+    for section in include_str!("../../tests/fixtures/lab/process.txt").split("== ") {
+        let Some((path, text)) = section.split_once('\n') else {
+            continue;
+        };
+        if path.ends_with("/cmdline") {
+            machine.put(path, &text.replace('\n', "\0"));
+        } else {
+            machine.put(path, text);
+        }
+    }
+    // /proc/PID/{stat,status} are those of the main thread.
+    for file in ["stat", "status"] {
+        machine.link(&format!("proc/688/{file}"), &format!("task/688/{file}"));
+    }
+    machine.link("proc/688/fd/15", "/dev/kvm");
+    let plan = captured_plan();
+    machine.domains.push(state(&plan.slices()[0]));
+    let inventory = LiveInventory::read(&machine, None).unwrap();
+    let observed = observe(&machine, &inventory, &plan);
+    let guest = observed.guests[0].process.as_ref().unwrap();
+    assert_eq!(guest.age, Some(Duration::from_secs(257 - 154)));
+    let report = crate::compare(&plan, &observed, None);
+    let verdicts: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|f| {
+            [
+                "process",
+                "vcpu-threads",
+                "iothreads",
+                "emulator-threads",
+                "memory-binding",
+                "memory",
+            ]
+            .contains(&f.check)
+        })
+        .map(|f| match &f.verdict {
+            crate::Verdict::Satisfied { what } => what.as_str(),
+            other => panic!("{}: {other:?}", f.check),
+        })
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            "QEMU runs it as process 688",
+            "4 vCPU threads, each bound to its CPU; they last ran on 4 5 6 7",
+            "1 IOThread(s) bound to 2-3",
+            "the emulator is bound to 2-3, and so are its other threads (qemu-system-x86, TC tc-ram-node0, IO mon_iothread, worker); KVM's huge page recovery (kvm-nx-lpage-re) is on 7, where the kernel starts it",
+            "QEMU was told to take 512MiB on node 0",
+            "the guest's memory is 512MiB on node 0 in huge pages of 2MiB",
+        ]
+    );
+    let strangers = observed.strangers.unwrap();
+    assert_eq!(strangers, []);
+}
+
+fn captured_plan() -> Plan {
+    let mut parts = crate::testing::parts();
+    parts.slices.truncate(1);
+    let slice = &mut parts.slices[0];
+    slice.name = "fixture".parse().unwrap();
+    slice.uuid = "8e7b0d3f-0000-5000-8000-0000000000ff".into();
+    slice.vcpus = [4, 5, 6, 7].map(crate::testing::cpu).to_vec();
+    slice.emulator = crate::testing::cpus("2-3");
+    slice.iothreads = vec![slice.emulator.clone()];
+    slice.memory = ByteSize::from_mib(512);
+    slice.huge_pages = Some(ByteSize::from_mib(2));
+    slice.cells[0].vcpus = crate::testing::cpus("0-3");
+    slice.cells[0].memory = slice.memory;
+    slice.nics.clear();
+    parts.host.split.clear();
+    Plan::new(parts).unwrap()
+}
+
+#[test]
+fn a_captured_definition_after_a_pin_was_changed_by_hand() {
+    let domain = DomainXml::parse(include_str!("../../tests/fixtures/lab/domain.xml")).unwrap();
+    assert_eq!(domain.kind, "kvm");
+    let pins: Vec<String> = domain.vcpus.values().map(CpuSet::to_string).collect();
+    assert_eq!(pins, ["4", "6", "6", "7"], "`virsh vcpupin fixture 1 6`");
+    assert_eq!(domain.iothreads[&1].to_string(), "2-3");
+    assert_eq!(domain.hostdevs, []);
+}
+
+#[test]
+fn captured_settings_of_virtual_functions() {
+    let states = vfinfo::parse(include_str!("../../tests/fixtures/lab/ip-link.json")).unwrap();
+    assert_eq!(states.len(), 2);
+    assert_eq!(states[0].mac.unwrap().to_string(), "52:54:00:6d:90:02");
+    assert_eq!(
+        (states[0].vlan, states[0].trust),
+        (Some(vlan(102)), Some(false))
+    );
+    assert_eq!((states[1].vlan, states[1].trust), (None, Some(true)));
 }

@@ -4,6 +4,8 @@ use bmslice_model::{CpuId, CpuSet};
 
 /// `PF_KTHREAD` of include/linux/sched.h: a thread of the kernel's own.
 const PF_KTHREAD: u64 = 0x0020_0000;
+/// `PF_USER_WORKER`: a thread of the kernel's own inside a process (io_uring, vhost, KVM).
+const PF_USER_WORKER: u64 = 0x4000;
 
 /// A thread as `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Task {
     pub last_cpu: Option<CpuId>,
     /// Whether it is a thread of the kernel's own (field 9 of stat).
     pub kernel: bool,
+    /// Whether it is a thread that the kernel keeps inside a process (field 9 of stat).
+    pub kernel_worker: bool,
     /// When it started, in clock ticks (1/100 s) since boot (field 22 of stat).
     pub started: u64,
 }
@@ -69,6 +73,23 @@ impl Task {
         }
     }
 
+    /// Whether it is KVM's huge page recovery (`kvm-nx-lpage-recovery`, of newer kernels, such as
+    /// 6.12, a thread of the process): the first vCPU that runs starts it, on its own CPU.
+    #[must_use]
+    pub fn is_huge_page_recovery(&self) -> bool {
+        self.kernel_worker && self.comm == "kvm-nx-lpage-re"
+    }
+
+    /// The process that a kernel thread works for, by its name: `kvm-pit/688`, `vhost-688`.
+    #[must_use]
+    pub fn works_for(&self) -> Option<u32> {
+        let name = &self.comm;
+        let pid = name
+            .strip_prefix("kvm-pit/")
+            .or_else(|| name.strip_prefix("vhost-"))?;
+        pid.parse().ok()
+    }
+
     /// A thread from its two files; `None` when one of them is not of that form.
     #[must_use]
     pub fn parse(stat: &str, status: &str) -> Option<Self> {
@@ -91,6 +112,7 @@ impl Task {
                 .and_then(|cpu| u32::try_from(cpu).ok())
                 .and_then(|cpu| CpuId::new(cpu).ok()),
             kernel: field(9)? & PF_KTHREAD != 0,
+            kernel_worker: field(9)? & PF_USER_WORKER != 0,
             started: field(22)?,
         })
     }
