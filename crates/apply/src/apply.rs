@@ -1,0 +1,401 @@
+//! From a plan to a sliced server, and back to it after a boot or a crash.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bmslice_host::Machine;
+use bmslice_inventory::LiveInventory;
+use bmslice_plan::Plan;
+
+use crate::error::{ApplyError, Problem};
+use crate::event::{Event, State};
+use crate::execute::{Executor, Stop, due, running};
+use crate::journal::{self, Ledger, Run};
+use crate::paths::PLAN;
+use crate::preflight::preflight;
+use crate::release::{self, ReleaseOptions};
+use crate::sequence::steps;
+use crate::silent::Silent;
+use crate::site::{Licence, Look};
+use crate::step::{Observation, Step, When};
+
+/// How long another `bmslice` may be at work before we give up: an image takes minutes to copy.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// How a plan is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Only tell what would be done. Needs neither root nor the lock, and changes nothing.
+    pub dry_run: bool,
+    /// Whether the host may be rebooted when the kernel arguments need it.
+    pub allow_reboot: bool,
+    /// The absolute path of this program, for the units that call it after a boot.
+    pub binary: String,
+    /// How long another `bmslice` may hold the lock.
+    pub patience: Duration,
+}
+
+impl Default for ApplyOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            allow_reboot: false,
+            binary: "/usr/local/bin/bmslice".into(),
+            patience: PATIENCE,
+        }
+    }
+}
+
+/// How it ended, when it did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything held already.
+    Nothing,
+    /// Everything holds now.
+    Done {
+        /// How many steps were done.
+        changed: usize,
+    },
+    /// The host must be rebooted; the rest follows by itself after that (a unit resumes it), or by
+    /// applying again.
+    RebootNeeded {
+        /// What the running kernel lacks.
+        why: String,
+    },
+    /// The host is going down; a unit resumes after the boot.
+    Rebooting,
+    /// A dry run: nothing was done.
+    Planned {
+        /// What would be done, in order.
+        steps: Vec<String>,
+    },
+}
+
+/// What a unit brings back after a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Huge pages and VFs, before libvirt starts. Never asks libvirt.
+    Host,
+    /// All of it.
+    All,
+}
+
+/// Makes a plan so. Whatever an earlier, interrupted run left is found and gone on from.
+///
+/// # Errors
+/// [`ApplyError::Refused`] before any effect; else what failed, with everything before it
+/// journalled.
+pub fn apply(
+    machine: &dyn Machine,
+    inventory: &LiveInventory,
+    plan: &Plan,
+    options: &ApplyOptions,
+    events: &mut dyn FnMut(Event),
+) -> Result<Outcome, ApplyError> {
+    let steps = steps(plan, &options.binary, inventory)?;
+    let ledger = journal::peek(machine)?;
+    check(
+        machine,
+        &ledger,
+        inventory,
+        plan,
+        &steps,
+        options.dry_run,
+        events,
+    )?;
+    if options.dry_run {
+        return dry_run(machine, &ledger, &steps, events);
+    }
+    let (mut executor, waited) = Executor::start(machine, options.patience, events)?;
+    if waited {
+        let ledger = executor.ledger().clone();
+        check(
+            machine,
+            &ledger,
+            inventory,
+            plan,
+            &steps,
+            false,
+            executor.events,
+        )?;
+    }
+    executor.running = running(machine, Phase::All)?;
+    let open = executor.ledger().open().cloned();
+    if let Some(run) = &open {
+        (executor.events)(Event::Resuming {
+            what: run.describe(),
+        });
+    }
+    let stale = stale(executor.ledger(), &steps);
+    if open.is_none() && stale.is_empty() && all_hold(&executor.look(), &steps)? {
+        for (index, step) in steps.iter().enumerate() {
+            (executor.events)(Event::Step {
+                number: index + 1,
+                of: steps.len(),
+                what: step.describe(),
+                state: State::Held,
+            });
+        }
+        return Ok(Outcome::Nothing);
+    }
+    executor.begin(Run::Apply {
+        plan: plan.digest(),
+    })?;
+    executor.record_before(&steps)?;
+    say_what_stays(&mut executor, &steps);
+    let undone = executor.undo(&stale)?;
+    match executor.carry_out(&steps, options.allow_reboot)? {
+        Stop::Done { changed } => {
+            executor.journal.close()?;
+            Ok(match changed + undone {
+                0 => Outcome::Nothing,
+                changed => Outcome::Done { changed },
+            })
+        }
+        Stop::RebootNeeded { why } => Ok(Outcome::RebootNeeded { why }),
+        Stop::Rebooting => Ok(Outcome::Rebooting),
+    }
+}
+
+fn check(
+    machine: &dyn Machine,
+    ledger: &Ledger,
+    inventory: &LiveInventory,
+    plan: &Plan,
+    steps: &[Step],
+    dry_run: bool,
+    events: &mut dyn FnMut(Event),
+) -> Result<(), ApplyError> {
+    // A libvirt that is away is one of the problems, said with the others.
+    let running = running(machine, Phase::All).unwrap_or_default();
+    let look = Look {
+        machine,
+        ledger,
+        running: &running,
+    };
+    let mut problems = preflight(&look, inventory, plan, steps, Phase::All)?;
+    if dry_run && !machine.is_root() {
+        // It changes nothing; but it may not see everything either.
+        problems.remove(0);
+        events(Event::Note(
+            "not root: what only root can see is not looked at".into(),
+        ));
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(ApplyError::Refused { problems })
+    }
+}
+
+fn all_hold(look: &Look<'_>, steps: &[Step]) -> Result<bool, ApplyError> {
+    for step in steps {
+        if step.observe(look)? != Observation::Held {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What is in force for the host or on its NICs, and no longer in the plan. Disks stay: they are
+/// somebody's data.
+fn stale(ledger: &Ledger, steps: &[Step]) -> BTreeSet<String> {
+    let wanted: BTreeSet<String> = steps.iter().map(Step::key).collect();
+    let is_hosts = |step: &Step| step.slice().is_none() || matches!(step, Step::ConfigureVf(_));
+    ledger
+        .entries()
+        .filter(|entry| entry.touched && is_hosts(&entry.step))
+        .map(|entry| entry.step.key())
+        .filter(|key| !wanted.contains(key))
+        .collect()
+}
+
+/// A disk is never overwritten; that a plan now wants it otherwise must be said.
+fn say_what_stays(executor: &mut Executor<'_>, steps: &[Step]) {
+    let mut notes = Vec::new();
+    for step in steps {
+        if let Step::BuildDisk(disk) = step {
+            notes.extend(disk.what_stays(&executor.look()));
+        }
+    }
+    for note in notes {
+        (executor.events)(Event::Note(note));
+    }
+}
+
+fn dry_run(
+    machine: &dyn Machine,
+    ledger: &Ledger,
+    steps: &[Step],
+    events: &mut dyn FnMut(Event),
+) -> Result<Outcome, ApplyError> {
+    let running = running(machine, Phase::All)?;
+    let look = Look {
+        machine,
+        ledger,
+        running: &running,
+    };
+    let mut planned = Vec::new();
+    let stale = stale(ledger, steps);
+    for entry in ledger.entries().rev() {
+        if stale.contains(&entry.step.key())
+            && let Some(what) = entry.step.describe_undo(Licence::default())
+        {
+            planned.push(what.clone());
+            let found = "no longer in the plan".into();
+            events(Event::Undo {
+                what,
+                state: State::Planned { found },
+            });
+        }
+    }
+    for (index, step) in steps.iter().enumerate() {
+        let state = match step.observe(&look)? {
+            Observation::Held => State::Held,
+            Observation::NotHeld => State::Planned {
+                found: String::new(),
+            },
+            Observation::Different { got } => State::Planned { found: got },
+        };
+        if state != State::Held {
+            planned.push(step.describe());
+        }
+        events(Event::Step {
+            number: index + 1,
+            of: steps.len(),
+            what: step.describe(),
+            state,
+        });
+    }
+    Ok(Outcome::Planned { steps: planned })
+}
+
+/// The plan that is in force on this server.
+pub(crate) fn stored_plan(machine: &dyn Machine) -> Result<Option<Plan>, ApplyError> {
+    let text = match machine.root().read_text(PLAN) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(ApplyError::Host(bmslice_host::HostError::File {
+                action: "read",
+                path: PLAN.into(),
+                source,
+            }));
+        }
+    };
+    Plan::parse(&text)
+        .map(Some)
+        .map_err(|source| ApplyError::StoredPlan { path: PLAN, source })
+}
+
+/// Goes on with what was interrupted, or brings back what a boot took away. Called by our units
+/// after each boot, and by whoever wants to finish an interrupted run. Never reboots.
+///
+/// # Errors
+/// As [`apply`].
+pub fn resume(
+    machine: &dyn Machine,
+    phase: Phase,
+    binary: &str,
+    events: &mut dyn FnMut(Event),
+) -> Result<Outcome, ApplyError> {
+    let silent = Silent(machine);
+    let machine: &dyn Machine = match phase {
+        Phase::Host => &silent,
+        Phase::All => machine,
+    };
+    if !machine.is_root() {
+        return Err(ApplyError::Refused {
+            problems: vec![
+                Problem::new("this process is not root, and may not change the server")
+                    .hint("run it with `sudo`"),
+            ],
+        });
+    }
+    let (mut executor, _) = Executor::start(machine, PATIENCE, events)?;
+    let open = executor.ledger().open().cloned();
+    if let Some(run) = &open {
+        (executor.events)(Event::Resuming {
+            what: run.describe(),
+        });
+    }
+    match (&open, phase) {
+        (
+            Some(Run::Release {
+                slices,
+                delete_images,
+            }),
+            Phase::All,
+        ) => {
+            executor.licence = Licence {
+                patience: ReleaseOptions::default().guest_patience,
+                force: false,
+                delete_images: *delete_images,
+            };
+            let changed = release::go_on(&mut executor, slices.as_deref())?;
+            return Ok(Outcome::Done { changed });
+        }
+        // What is being given back is not brought back.
+        (Some(Run::Release { .. }), Phase::Host) => return Ok(Outcome::Nothing),
+        (Some(Run::Apply { .. } | Run::Resume { .. }) | None, _) => {}
+    }
+    let Some(plan) = stored_plan(machine)? else {
+        if open.is_some() {
+            // It was interrupted before anything but the journal was written.
+            executor.journal.close()?;
+        }
+        return Ok(Outcome::Nothing);
+    };
+    let inventory = LiveInventory::read(machine, None)
+        .map_err(|error| ApplyError::Inventory(error.to_string()))?;
+    executor.running = running(machine, phase)?;
+    let all = steps(&plan, binary, &inventory)?;
+    let applying = matches!(open, Some(Run::Apply { .. }));
+    let steps = match phase {
+        Phase::Host => due(&all, When::Booted, When::Booted),
+        Phase::All if applying => all,
+        // A disk that is missing now may be on a file system that is not mounted: only `apply`,
+        // which somebody asks for, makes new ones.
+        Phase::All => at_boot(&plan, due(&all, When::Booted, When::Sliced)),
+    };
+    let problems = preflight(&executor.look(), &inventory, &plan, &steps, phase)?;
+    if !problems.is_empty() {
+        return Err(ApplyError::Refused { problems });
+    }
+    if open.is_none() {
+        if all_hold(&executor.look(), &steps)? {
+            return Ok(Outcome::Nothing);
+        }
+        executor.begin(Run::Resume {
+            plan: plan.digest(),
+        })?;
+    }
+    executor.record_before(&steps)?;
+    match executor.carry_out(&steps, false)? {
+        Stop::Done { changed } => {
+            // Of an interrupted apply, the host's part is not the whole.
+            if phase == Phase::All || !applying {
+                executor.journal.close()?;
+            }
+            Ok(match changed {
+                0 => Outcome::Nothing,
+                changed => Outcome::Done { changed },
+            })
+        }
+        Stop::RebootNeeded { why } => Ok(Outcome::RebootNeeded { why }),
+        Stop::Rebooting => Ok(Outcome::Rebooting),
+    }
+}
+
+/// After an ordinary boot only the guests that start with the host are started.
+fn at_boot(plan: &Plan, steps: Vec<Step>) -> Vec<Step> {
+    let stays_off = |step: &Step| {
+        if let Step::StartDomain(guest) = step {
+            plan.slice(guest.slice.as_str())
+                .is_some_and(|slice| !slice.autostart)
+        } else {
+            false
+        }
+    };
+    steps.into_iter().filter(|step| !stays_off(step)).collect()
+}

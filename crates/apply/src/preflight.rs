@@ -1,0 +1,454 @@
+//! Everything that can be refused before the first effect, all at once.
+//!
+//! The plan is not believed: what must never happen (the management NIC or the root disk given
+//! away, a device that is another one by now) is looked at again on the server itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bmslice_host::{HostError, Machine};
+use bmslice_inventory::{BootLoader, HostNeed, Inventory, PciFunction};
+use bmslice_model::{ByteSize, PciAddress};
+use bmslice_plan::{DeviceRef, Fingerprint, NicPlan, Plan, SlicePlan};
+use bmslice_spec::Isolation;
+
+use crate::apply::Phase;
+use crate::error::Problem;
+use crate::journal::Ledger;
+use crate::paths::PLAN;
+use crate::site::Look;
+use crate::step::{Observation, Step};
+
+/// What stands in the way of these steps; empty when nothing does.
+///
+/// # Errors
+/// When something could not be looked at.
+pub fn preflight(
+    look: &Look<'_>,
+    inventory: &Inventory,
+    plan: &Plan,
+    steps: &[Step],
+    phase: Phase,
+) -> Result<Vec<Problem>, HostError> {
+    let mut problems = Vec::new();
+    if !look.machine.is_root() {
+        problems.push(
+            Problem::new("this process is not root, and may not change the server")
+                .hint("run it with `sudo`"),
+        );
+    }
+    let moved = plan
+        .parts()
+        .server
+        .fingerprint
+        .moved(&Fingerprint::of(inventory));
+    if !moved.is_empty() {
+        problems.push(
+            Problem::new(format!(
+                "the server is not as it was when the plan was made: {}",
+                moved.join("; ")
+            ))
+            .hint("plan again on this server"),
+        );
+    }
+    problems.extend(devices(inventory, plan));
+    problems.extend(isolation(plan));
+    problems.extend(reboot(look, inventory, steps));
+    if phase == Phase::All {
+        problems.extend(forgotten(look.ledger, plan));
+        problems.extend(followed(look.machine, plan));
+        problems.extend(space(look, steps)?);
+        // Whatever asks libvirt comes last, and not at all when it does not answer.
+        match hypervisor(look.machine, inventory, plan) {
+            Ok(found) => problems.extend(found),
+            Err(problem) => {
+                problems.push(problem);
+                problems.extend(preconditions(
+                    look,
+                    steps.iter().filter(|s| !asks_libvirt(s)),
+                )?);
+                return Ok(problems);
+            }
+        }
+    }
+    problems.extend(preconditions(look, steps.iter())?);
+    Ok(problems)
+}
+
+fn preconditions<'s>(
+    look: &Look<'_>,
+    steps: impl Iterator<Item = &'s Step>,
+) -> Result<Vec<Problem>, HostError> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for step in steps {
+        // Observing may need a program that the precondition is there to miss.
+        let found = step.precondition(look)?;
+        if !found.is_empty()
+            && step
+                .observe(look)
+                .is_ok_and(|seen| seen == Observation::Held)
+        {
+            continue;
+        }
+        for problem in found {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn asks_libvirt(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::DefineDomain(_) | Step::SetAutostart(_) | Step::StartDomain(_)
+    )
+}
+
+/// Devices that are not what the plan says, or that the host needs.
+fn devices(inventory: &Inventory, plan: &Plan) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let given: BTreeSet<PciAddress> = plan
+        .slices()
+        .iter()
+        .flat_map(|slice| slice.nics.iter().flat_map(NicPlan::functions))
+        .collect();
+    for split in &plan.host().split {
+        if let Err(problem) = identify(inventory, &split.device) {
+            problems.push(problem);
+        }
+    }
+    for slice in plan.slices() {
+        for nic in &slice.nics {
+            match nic {
+                NicPlan::Passthrough { device, .. } => {
+                    match identify(inventory, device) {
+                        Err(problem) => problems.push(problem),
+                        Ok(function) => {
+                            problems.extend(unfit(inventory, slice, function, &given));
+                        }
+                    }
+                    for address in nic.functions().iter().skip(1) {
+                        match find(inventory, *address) {
+                            Some(function) => problems.extend(needed(slice, function)),
+                            None => problems.push(absent(*address)),
+                        }
+                    }
+                }
+                NicPlan::Vf { pf, address, .. } => {
+                    if let Err(problem) = identify(inventory, pf) {
+                        problems.push(problem);
+                    }
+                    // The VF itself is there only later; what is there now is looked at.
+                    if let Some(function) = find(inventory, *address) {
+                        problems.extend(unfit(inventory, slice, function, &given));
+                    }
+                }
+                NicPlan::Virtio { .. } => {}
+            }
+        }
+    }
+    problems.dedup();
+    problems
+}
+
+fn find(inventory: &Inventory, address: PciAddress) -> Option<&PciFunction> {
+    inventory.pci.iter().find(|f| f.address == address)
+}
+
+fn absent(address: PciAddress) -> Problem {
+    Problem::new(format!("there is no PCI function at {address}"))
+        .hint("see `bmslice inspect`, and plan again")
+}
+
+/// The function that the plan means: by its address, and by what it is and its MAC.
+fn identify<'i>(inventory: &'i Inventory, device: &DeviceRef) -> Result<&'i PciFunction, Problem> {
+    let found = find(inventory, device.address).ok_or_else(|| absent(device.address))?;
+    let other = |was: String, is: String| {
+        Problem::new(format!(
+            "{} is not the device of the plan: it is {is}, not {was}",
+            device.address
+        ))
+        .hint("a card was moved or replaced; plan again")
+    };
+    if found.id != device.id {
+        return Err(other(device.id.to_string(), found.id.to_string()));
+    }
+    match (device.mac, found.mac) {
+        (Some(was), Some(is)) if was != is => Err(other(
+            format!("the one with MAC {was}"),
+            format!("the one with MAC {is}"),
+        )),
+        _ => Ok(found),
+    }
+}
+
+fn why(need: &HostNeed) -> String {
+    match need {
+        HostNeed::DefaultRoute { interface } => {
+            format!("the host's default route goes through `{interface}`")
+        }
+        HostNeed::Session { interface } => format!("this session comes through `{interface}`"),
+        HostNeed::Member { of } => format!("it carries the host's `{of}`"),
+        HostNeed::Mount { at } => format!("the host's `{at}` is behind it"),
+    }
+}
+
+fn needed(slice: &SlicePlan, function: &PciFunction) -> Option<Problem> {
+    if function.host_needs.is_empty() {
+        return None;
+    }
+    let reasons: Vec<String> = function.host_needs.iter().map(why).collect();
+    Some(
+        Problem::new(format!(
+            "the plan gives {} to `{}`, and the host cannot live without it: {}",
+            function.address,
+            slice.name,
+            reasons.join(", ")
+        ))
+        .hint("give the slice another NIC, or a VF"),
+    )
+}
+
+/// Why a function cannot be given away.
+fn unfit(
+    inventory: &Inventory,
+    slice: &SlicePlan,
+    function: &PciFunction,
+    given: &BTreeSet<PciAddress>,
+) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = needed(slice, function).into_iter().collect();
+    if function.rmrr {
+        problems.push(
+            Problem::new(format!(
+                "firmware keeps memory of its own for {} (RMRR), and the kernel gives it to no guest",
+                function.address
+            ))
+            .hint("turn off what uses it in the firmware's setup, or choose another device"),
+        );
+    }
+    let Some(group) = function.iommu_group else {
+        return problems;
+    };
+    let others = inventory.pci.iter().filter(|other| {
+        other.iommu_group == Some(group) && other.address != function.address && !other.is_bridge()
+    });
+    for other in others.filter(|other| !given.contains(&other.address)) {
+        let mut text = format!(
+            "the plan gives {} to `{}`, and its IOMMU group {group} holds {} too, which the plan gives to nobody",
+            function.address, slice.name, other.address
+        );
+        if let Some(need) = other.host_needs.first() {
+            text = format!("{text}; {}", why(need));
+        }
+        problems.push(
+            Problem::new(text)
+                .hint("groups go to guests whole; plan again, or choose another device"),
+        );
+    }
+    problems
+}
+
+fn isolation(plan: &Plan) -> Option<Problem> {
+    match plan.host().isolation {
+        Isolation::Boot | Isolation::None => None,
+        Isolation::Dynamic => Some(
+            Problem::new(
+                "the plan isolates by a cgroup partition, which this bmslice cannot set up",
+            )
+            .hint("write `isolation: boot` in the spec"),
+        ),
+    }
+}
+
+/// Kernel arguments that are not in force, and a boot loader that cannot be given them.
+fn reboot(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) -> Option<Problem> {
+    let reboot = steps.iter().find_map(|step| {
+        if let Step::Reboot(reboot) = step {
+            Some(reboot)
+        } else {
+            None
+        }
+    })?;
+    if reboot.lacking(look).is_empty() {
+        return None;
+    }
+    let what = match &inventory.boot.loader {
+        BootLoader::Grub {
+            drop_ins: Some(_), ..
+        } => return None,
+        BootLoader::Grub { drop_ins: None, .. } => "a GRUB that reads no `/etc/default/grub.d`",
+        BootLoader::Bls => "boot loader entries (`grubby`)",
+        BootLoader::Ostree => "rpm-ostree",
+        BootLoader::SystemdBoot => "systemd-boot",
+        BootLoader::Unknown => "no boot loader that is known here",
+    };
+    let args: Vec<&str> = reboot.args.iter().map(|arg| arg.as_str()).collect();
+    Some(
+        Problem::new(format!(
+            "the plan needs kernel arguments, and this host has {what}, for which this bmslice cannot write them"
+        ))
+        .hint(format!(
+            "add `{}` to the kernel's arguments by hand, reboot, and apply again",
+            args.join(" ")
+        )),
+    )
+}
+
+/// Slices that are in force here and not in the plan.
+fn forgotten(ledger: &Ledger, plan: &Plan) -> Vec<Problem> {
+    let names: BTreeSet<&str> = ledger
+        .entries()
+        .filter(|entry| entry.touched)
+        .filter_map(|entry| entry.step.slice())
+        .map(|name| name.as_str())
+        .filter(|name| plan.slice(name).is_none())
+        .collect();
+    names
+        .into_iter()
+        .map(|name| {
+            Problem::new(format!(
+                "the slice `{name}` is on this server, and the plan does not have it"
+            ))
+            .hint(format!(
+                "`bmslice release {name}` first: a guest is never ended as a side effect"
+            ))
+        })
+        .collect()
+}
+
+/// A plan that was made to follow another one than what is in force.
+fn followed(machine: &dyn Machine, plan: &Plan) -> Option<Problem> {
+    let follows = plan.parts().follows.as_ref()?;
+    let text = machine.root().read_text(PLAN).ok()?;
+    let stored = Plan::parse(&text).ok()?.digest();
+    if stored == *follows || stored == plan.digest() {
+        return None;
+    }
+    Some(
+        Problem::new(format!(
+            "the plan follows the plan {follows}, and {stored} is in force on this server"
+        ))
+        .hint("plan again on this server"),
+    )
+}
+
+/// Disks that do not fit, by the folder that they go to.
+fn space(look: &Look<'_>, steps: &[Step]) -> Result<Vec<Problem>, HostError> {
+    let mut needs: BTreeMap<String, (u64, Vec<&str>)> = BTreeMap::new();
+    for step in steps {
+        let Step::BuildDisk(disk) = step else {
+            continue;
+        };
+        if disk.observe(look) == Observation::Held {
+            continue;
+        }
+        let Some(bytes) = disk.space(look) else {
+            continue;
+        };
+        let need = needs.entry(disk.folder()).or_default();
+        need.0 = need.0.saturating_add(bytes);
+        need.1.push(disk.slice.as_str());
+    }
+    let mut problems = Vec::new();
+    for (folder, (bytes, slices)) in needs {
+        let free = look.machine.free_space(folder.as_ref())?;
+        if free.bytes() < bytes {
+            problems.push(
+                Problem::new(format!(
+                    "the disks of {} need {} in `{folder}`, and {} are free",
+                    slices.join(", "),
+                    human(bytes),
+                    human(free.bytes())
+                ))
+                .hint("free some space, write `images:` of another file system in the spec, or use `from: overlay`"),
+            );
+        }
+    }
+    Ok(problems)
+}
+
+/// `1.5 GiB`.
+fn human(bytes: u64) -> String {
+    let size = ByteSize::from_bytes(bytes);
+    if size.mib() < 1024 {
+        return format!("{} MiB", size.mib().max(1));
+    }
+    let tenths = size.mib() * 10 / 1024;
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
+}
+
+/// libvirt that does not answer (the `Err`), that has no KVM, or whose guests are where ours go.
+fn hypervisor(
+    machine: &dyn Machine,
+    inventory: &Inventory,
+    plan: &Plan,
+) -> Result<Vec<Problem>, Problem> {
+    if plan.slices().is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Err(error) = machine
+        .hypervisor()
+        .and_then(|hypervisor| hypervisor.domains())
+    {
+        return Err(Problem::new(error.to_string()).hint(
+            "start it with `systemctl start libvirtd` (`apt install libvirt-daemon-system` when it is not there)",
+        ));
+    }
+    let mut problems = Vec::new();
+    let Some(libvirt) = &inventory.hypervisor.libvirt else {
+        return Ok(problems);
+    };
+    if !libvirt.kvm {
+        problems.push(
+            Problem::new("libvirt offers no guests of type `kvm` on this server").hint(
+                "turn on VT-x or AMD-V in the firmware's setup; if `/dev/kvm` is there, remove `/var/cache/libvirt/qemu/capabilities/*` and `systemctl restart libvirtd`",
+            ),
+        );
+    }
+    for domain in libvirt.domains.iter().filter(|domain| domain.running) {
+        for slice in plan.slices() {
+            if domain.uuid == slice.uuid {
+                continue;
+            }
+            // Another slice of ours may still hold what a changed plan moves; that it does is
+            // told by its own definition, and the kernel lets two guests share a CPU.
+            if plan.slices().iter().any(|other| other.uuid == domain.uuid) {
+                continue;
+            }
+            let cpus = domain.cpus.intersection(&slice.owned());
+            if !cpus.is_empty() {
+                problems.push(
+                    Problem::new(format!(
+                        "the guest `{}` runs on CPUs {cpus}, which are to be `{}`'s alone",
+                        domain.name, slice.name
+                    ))
+                    .hint(format!(
+                        "pin `{}` to the host's CPUs ({}), or shut it down",
+                        domain.name,
+                        plan.host().cpus
+                    )),
+                );
+            }
+            let functions: Vec<String> = slice
+                .nics
+                .iter()
+                .flat_map(NicPlan::functions)
+                .filter(|function| domain.devices.contains(function))
+                .map(|function| function.to_string())
+                .collect();
+            if !functions.is_empty() {
+                problems.push(
+                    Problem::new(format!(
+                        "the guest `{}` has {}, which `{}` is to get",
+                        domain.name,
+                        functions.join(", "),
+                        slice.name
+                    ))
+                    .hint(format!("shut `{}` down first", domain.name)),
+                );
+            }
+        }
+    }
+    Ok(problems)
+}

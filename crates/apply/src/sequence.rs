@@ -1,0 +1,219 @@
+//! A plan as steps, in the order in which they are done.
+//!
+//! Mechanical: what is in a step is in the plan, in what `render` made of it, or (where GRUB's files
+//! are) in the inventory. What takes long and fails often (images) comes before the reboot, so that
+//! a host is not rebooted for a plan that cannot be finished; what a boot takes away comes after it.
+
+use bmslice_inventory::{BootLoader, LiveInventory};
+use bmslice_plan::{NicPlan, Plan, SlicePlan};
+use bmslice_render::RenderError;
+use bmslice_spec::{Isolation, Setup};
+
+use crate::artifacts;
+use crate::step::Step;
+use crate::steps::boot::{BootArguments, BootPages, Reboot};
+use crate::steps::device::GroupSound;
+use crate::steps::disk::BuildDisk;
+use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
+use crate::steps::files::{InstallUnit, StorePlan};
+use crate::steps::memory::{AllocateHugePages, PageUser};
+use crate::steps::seed::BuildSeed;
+use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
+
+/// The steps of a plan on a live server. `binary` is what the units call after a boot: the absolute
+/// path of this program.
+///
+/// # Errors
+/// When the plan cannot be written out.
+pub fn steps(
+    plan: &Plan,
+    binary: &str,
+    inventory: &LiveInventory,
+) -> Result<Vec<Step>, RenderError> {
+    let mut steps = vec![Step::StorePlan(StorePlan {
+        plan: plan.to_json(),
+    })];
+    for unit in artifacts::units(plan, binary) {
+        steps.push(Step::InstallUnit(InstallUnit {
+            name: unit.name,
+            content: unit.content,
+        }));
+    }
+    for slice in plan.slices() {
+        steps.extend(image(slice)?);
+    }
+    steps.extend(boot_arguments(plan, inventory));
+    steps.extend(reboot_step(plan).map(Step::Reboot));
+    steps.extend(page_steps(plan));
+    for split in &plan.host().split {
+        let pf = split.device.clone();
+        steps.push(Step::DisableVfAutoprobe(DisableVfAutoprobe {
+            pf: pf.clone(),
+        }));
+        steps.push(Step::CreateVfs(CreateVfs {
+            pf,
+            count: split.vfs,
+        }));
+    }
+    for slice in plan.slices() {
+        steps.extend(virtual_functions(slice));
+    }
+    for slice in plan.slices() {
+        steps.extend(guest(slice)?);
+    }
+    Ok(steps)
+}
+
+fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<Step> {
+    if plan.host().kernel_args.is_empty() {
+        return None;
+    }
+    // Any other boot loader is refused before, unless the arguments are there already.
+    let BootLoader::Grub {
+        config,
+        drop_ins: Some(folder),
+    } = &inventory.boot.loader
+    else {
+        return None;
+    };
+    let (name, content) = artifacts::drop_in(plan);
+    Some(Step::BootArguments(BootArguments {
+        drop_in: format!("{folder}/{name}"),
+        content,
+        config: config.clone(),
+        args: plan.host().kernel_args.clone(),
+    }))
+}
+
+/// The reboot that a plan's kernel arguments need.
+pub(crate) fn reboot_step(plan: &Plan) -> Option<Reboot> {
+    let host = plan.host();
+    if host.kernel_args.is_empty() {
+        return None;
+    }
+    let isolates =
+        host.isolation == Isolation::Boot && host.kernel_args.iter().any(|arg| arg.is("isolcpus"));
+    Some(Reboot {
+        args: host.kernel_args.clone(),
+        isolated: isolates.then(|| host.isolated.clone()),
+        huge_pages: host
+            .huge_pages
+            .iter()
+            .filter(|pool| pool.at_boot)
+            .map(|pool| BootPages {
+                node: pool.node,
+                size: pool.size,
+                count: pool.count,
+            })
+            .collect(),
+    })
+}
+
+/// The huge pages of a plan, with who needs them.
+pub(crate) fn page_steps(plan: &Plan) -> Vec<Step> {
+    let users = |node, size| {
+        plan.slices()
+            .iter()
+            .filter(|slice| slice.huge_pages == Some(size))
+            .map(|slice| PageUser {
+                slice: slice.name.clone(),
+                pages: slice
+                    .cells
+                    .iter()
+                    .filter(|cell| cell.node == node)
+                    .map(|cell| cell.memory.bytes() / size.bytes().max(1))
+                    .sum(),
+            })
+            .filter(|user| user.pages > 0)
+            .collect()
+    };
+    plan.host()
+        .huge_pages
+        .iter()
+        .map(|pool| {
+            Step::AllocateHugePages(AllocateHugePages {
+                node: pool.node,
+                size: pool.size,
+                count: pool.count,
+                at_boot: pool.at_boot,
+                users: users(pool.node, pool.size),
+            })
+        })
+        .collect()
+}
+
+fn image(slice: &SlicePlan) -> Result<Vec<Step>, RenderError> {
+    let disk = &slice.disk;
+    let customise = match disk.setup {
+        Setup::VirtCustomize => Some(artifacts::customise(slice)),
+        Setup::CloudInit | Setup::None => None,
+    };
+    let mut steps = vec![Step::BuildDisk(BuildDisk {
+        slice: slice.name.clone(),
+        path: disk.path.clone(),
+        base: disk.base.clone(),
+        size: disk.size,
+        from: disk.from.clone(),
+        customise,
+    })];
+    if let Some(path) = &disk.seed {
+        steps.push(Step::BuildSeed(BuildSeed {
+            slice: slice.name.clone(),
+            path: path.clone(),
+            seed: artifacts::seed(slice)?,
+        }));
+    }
+    Ok(steps)
+}
+
+fn virtual_functions(slice: &SlicePlan) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for nic in &slice.nics {
+        match nic {
+            NicPlan::Vf {
+                pf,
+                index,
+                address,
+                vlan,
+                trust,
+                nic,
+            } => steps.push(Step::ConfigureVf(ConfigureVf {
+                slice: slice.name.clone(),
+                pf: pf.clone(),
+                index: *index,
+                address: *address,
+                mac: nic.mac,
+                vlan: *vlan,
+                trust: *trust,
+            })),
+            NicPlan::Passthrough { .. } | NicPlan::Virtio { .. } => {}
+        }
+    }
+    steps
+}
+
+fn guest(slice: &SlicePlan) -> Result<Vec<Step>, RenderError> {
+    let name = || slice.name.clone();
+    let functions: Vec<_> = slice.nics.iter().flat_map(NicPlan::functions).collect();
+    let mut steps = Vec::new();
+    if !functions.is_empty() {
+        steps.push(Step::GroupSound(GroupSound {
+            slice: name(),
+            functions: functions.clone(),
+        }));
+    }
+    steps.push(Step::DefineDomain(DefineDomain {
+        slice: name(),
+        uuid: slice.uuid.clone(),
+        xml: bmslice_render::domain_xml(slice)?,
+    }));
+    steps.push(Step::SetAutostart(SetAutostart {
+        slice: name(),
+        on: slice.autostart,
+    }));
+    steps.push(Step::StartDomain(StartDomain {
+        slice: name(),
+        functions,
+    }));
+    Ok(steps)
+}

@@ -1,0 +1,136 @@
+//! What is sliced here.
+
+use bmslice_host::{Hypervisor, Machine};
+use bmslice_model::SliceName;
+use bmslice_plan::Plan;
+
+use crate::apply::stored_plan;
+use crate::domain_xml::{Meaning, is_ours};
+use crate::error::ApplyError;
+use crate::journal::{self, Run};
+use crate::sequence::reboot_step;
+use crate::site::Look;
+
+/// What is sliced here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The plan in force.
+    pub plan: Option<Plan>,
+    /// A run that did not end: it was interrupted, or waits for a reboot.
+    pub open: Option<Run>,
+    /// What the running kernel lacks of the plan.
+    pub reboot: Option<String>,
+    /// The plan's slices, in its order.
+    pub slices: Vec<SliceStatus>,
+    /// Why libvirt could not be asked; the guests' states are then unknown.
+    pub libvirt_error: Option<String>,
+}
+
+/// One slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceStatus {
+    /// Its name.
+    pub name: SliceName,
+    /// How its guest is.
+    pub state: GuestState,
+    /// What its next start changes.
+    pub at_next_start: Vec<String>,
+}
+
+/// How a guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestState {
+    /// It runs.
+    Running,
+    /// It is defined, and off.
+    Off,
+    /// There is no domain of its name.
+    Undefined,
+    /// There is one, and it is not ours.
+    Foreign,
+    /// libvirt did not answer.
+    Unknown,
+}
+
+/// What is sliced here. Changes nothing, and needs no lock.
+///
+/// # Errors
+/// When journal or stored plan cannot be read.
+pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
+    let ledger = journal::peek(machine)?;
+    let plan = stored_plan(machine)?;
+    let running = std::collections::BTreeSet::new();
+    let look = Look {
+        machine,
+        ledger: &ledger,
+        running: &running,
+    };
+    let reboot = plan
+        .as_ref()
+        .and_then(reboot_step)
+        .map(|reboot| reboot.lacking(&look))
+        .filter(|lacking| !lacking.is_empty())
+        .map(|lacking| lacking.join("; "));
+    let names = plan
+        .iter()
+        .flat_map(Plan::slices)
+        .map(|slice| slice.name.clone());
+    let connection = machine.hypervisor();
+    let mut libvirt_error = connection.as_ref().err().map(ToString::to_string);
+    let mut slices = Vec::new();
+    for name in names {
+        let unknown = SliceStatus {
+            name: name.clone(),
+            state: GuestState::Unknown,
+            at_next_start: Vec::new(),
+        };
+        slices.push(match &connection {
+            Ok(hypervisor) => slice(&**hypervisor, name).unwrap_or_else(|error| {
+                libvirt_error.get_or_insert(error.to_string());
+                unknown
+            }),
+            Err(_) => unknown,
+        });
+    }
+    Ok(Status {
+        open: ledger.open().cloned(),
+        plan,
+        reboot,
+        slices,
+        libvirt_error,
+    })
+}
+
+fn slice(
+    hypervisor: &dyn Hypervisor,
+    name: SliceName,
+) -> Result<SliceStatus, bmslice_host::HostError> {
+    let domains = hypervisor.domains()?;
+    let found = domains.iter().find(|domain| domain.name == name.as_str());
+    let Some(domain) = found else {
+        return Ok(SliceStatus {
+            name,
+            state: GuestState::Undefined,
+            at_next_start: Vec::new(),
+        });
+    };
+    let kept = hypervisor.xml(&domain.name, domain.persistent)?;
+    let mut at_next_start = Vec::new();
+    if domain.running
+        && domain.persistent
+        && let Ok(next) = Meaning::read(&kept)
+        && let Ok(now) = Meaning::read(&hypervisor.xml(&domain.name, false)?)
+    {
+        at_next_start = now.differences(&next);
+    }
+    let state = match (is_ours(&kept), domain.running) {
+        (false, _) => GuestState::Foreign,
+        (true, true) => GuestState::Running,
+        (true, false) => GuestState::Off,
+    };
+    Ok(SliceStatus {
+        name,
+        state,
+        at_next_start,
+    })
+}

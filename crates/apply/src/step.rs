@@ -1,0 +1,397 @@
+//! What can be done to a server, and for each of it: how it is told, what must hold, what is
+//! observed, what was before, how it is done and how it is undone.
+//!
+//! A step is data: it is journalled whole, so that it can be undone by a later `bmslice` that no
+//! longer has the plan. Every `match` here is exhaustive, without a wildcard: a new variant does not
+//! compile until each of the questions is answered.
+
+use bmslice_host::HostError;
+use bmslice_model::{MacAddress, SliceName, VlanId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Problem, StepError};
+use crate::site::{Licence, Look, Site};
+use crate::steps::boot::{BootArguments, Reboot};
+use crate::steps::device::GroupSound;
+use crate::steps::disk::BuildDisk;
+use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
+use crate::steps::files::{Content, InstallFile, InstallUnit, StorePlan};
+use crate::steps::memory::AllocateHugePages;
+use crate::steps::seed::BuildSeed;
+use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
+
+/// One thing that is done to a server, with all that doing and undoing it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "camelCase")]
+pub enum Step {
+    /// Keeps the plan on the server.
+    StorePlan(StorePlan),
+    /// Puts a file in place.
+    InstallFile(InstallFile),
+    /// Puts a systemd unit in place and enables it.
+    InstallUnit(InstallUnit),
+    /// Gives the boot loader our kernel arguments.
+    BootArguments(BootArguments),
+    /// Makes a slice's disk from its base image.
+    BuildDisk(BuildDisk),
+    /// Makes a slice's cloud-init seed.
+    BuildSeed(BuildSeed),
+    /// Boots the host, so that the kernel arguments are in force.
+    Reboot(Reboot),
+    /// Sees to huge pages on one node.
+    AllocateHugePages(AllocateHugePages),
+    /// Keeps the host's driver away from VFs.
+    DisableVfAutoprobe(DisableVfAutoprobe),
+    /// Splits a physical function.
+    CreateVfs(CreateVfs),
+    /// Sets MAC, VLAN and trust of a VF.
+    ConfigureVf(ConfigureVf),
+    /// Looks that nothing of the host's shares an IOMMU group with what a slice gets.
+    GroupSound(GroupSound),
+    /// Defines a slice's domain.
+    DefineDomain(DefineDomain),
+    /// Lets a domain start with the host, or not.
+    SetAutostart(SetAutostart),
+    /// Starts a slice's guest.
+    StartDomain(StartDomain),
+}
+
+/// What is there, held against a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// It is so already.
+    Held,
+    /// Nothing of it is there.
+    NotHeld,
+    /// Something else is there.
+    Different {
+        /// What.
+        got: String,
+    },
+}
+
+impl Observation {
+    pub(crate) fn different(got: impl Into<String>) -> Self {
+        Self::Different { got: got.into() }
+    }
+}
+
+/// What was there before a step, as far as undoing it needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "was", rename_all = "camelCase")]
+pub enum Before {
+    /// Nothing that must be put back.
+    Nothing,
+    /// A file, or none.
+    File {
+        /// Its content; `None` when it was not there.
+        content: Option<Content>,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A unit.
+    Unit {
+        /// Its file's content; `None` when it was not there.
+        content: Option<Content>,
+        /// Whether it was enabled.
+        enabled: bool,
+    },
+    /// A pool of huge pages.
+    HugePages {
+        /// `nr_hugepages`.
+        total: u64,
+    },
+    /// `sriov_drivers_autoprobe`.
+    Autoprobe {
+        /// Whether it was on.
+        on: bool,
+    },
+    /// A physical function.
+    Vfs {
+        /// `sriov_numvfs`.
+        count: u32,
+        /// Whether its link was up.
+        up: bool,
+    },
+    /// A virtual function that was there already.
+    Vf {
+        /// Its MAC.
+        mac: Option<MacAddress>,
+        /// Its VLAN.
+        vlan: Option<VlanId>,
+        /// Whether it was trusted.
+        trust: Option<bool>,
+    },
+    /// A domain, or none.
+    Domain {
+        /// Its definition; `None` when it was not there.
+        xml: Option<String>,
+    },
+    /// Whether a domain started with the host.
+    Autostart {
+        /// It did.
+        on: bool,
+    },
+    /// A guest that did not run, and the drivers of the functions that it gets.
+    Guest {
+        /// PCI address and driver.
+        drivers: Vec<(bmslice_model::PciAddress, Option<String>)>,
+    },
+}
+
+/// When a step is done and undone: what concerns the host, or one slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum When {
+    /// Once, before the reboot that it may need.
+    Installed,
+    /// After every boot, before libvirt starts.
+    Booted,
+    /// After libvirt has started.
+    Sliced,
+}
+
+impl Step {
+    /// What it is about: the same key is the same thing on the server, whatever is wanted of it.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::StorePlan(_) => "plan".into(),
+            Self::InstallFile(step) => format!("file {}", step.path),
+            Self::InstallUnit(step) => format!("unit {}", step.name),
+            Self::BootArguments(_) => "boot arguments".into(),
+            Self::BuildDisk(step) => format!("disk {}", step.path),
+            Self::BuildSeed(step) => format!("seed {}", step.path),
+            Self::Reboot(_) => "reboot".into(),
+            Self::AllocateHugePages(step) => {
+                format!("huge pages {} node {}", step.size, step.node)
+            }
+            Self::DisableVfAutoprobe(step) => format!("autoprobe {}", step.pf.address),
+            Self::CreateVfs(step) => format!("vfs {}", step.pf.address),
+            Self::ConfigureVf(step) => format!("vf {} {}", step.pf.address, step.index),
+            Self::GroupSound(step) => format!("groups {}", step.slice),
+            Self::DefineDomain(step) => format!("domain {}", step.slice),
+            Self::SetAutostart(step) => format!("autostart {}", step.slice),
+            Self::StartDomain(step) => format!("guest {}", step.slice),
+        }
+    }
+
+    /// Whose it is; `None` is the host's.
+    pub(crate) fn slice(&self) -> Option<&SliceName> {
+        match self {
+            Self::StorePlan(_)
+            | Self::InstallFile(_)
+            | Self::InstallUnit(_)
+            | Self::BootArguments(_)
+            | Self::Reboot(_)
+            | Self::AllocateHugePages(_)
+            | Self::DisableVfAutoprobe(_)
+            | Self::CreateVfs(_) => None,
+            Self::BuildDisk(step) => Some(&step.slice),
+            Self::BuildSeed(step) => Some(&step.slice),
+            Self::ConfigureVf(step) => Some(&step.slice),
+            Self::GroupSound(step) => Some(&step.slice),
+            Self::DefineDomain(step) => Some(&step.slice),
+            Self::SetAutostart(step) => Some(&step.slice),
+            Self::StartDomain(step) => Some(&step.slice),
+        }
+    }
+
+    /// When it is due.
+    pub(crate) fn when(&self) -> When {
+        match self {
+            Self::StorePlan(_)
+            | Self::InstallFile(_)
+            | Self::InstallUnit(_)
+            | Self::BootArguments(_)
+            | Self::BuildDisk(_)
+            | Self::BuildSeed(_)
+            | Self::Reboot(_) => When::Installed,
+            Self::AllocateHugePages(_)
+            | Self::DisableVfAutoprobe(_)
+            | Self::CreateVfs(_)
+            | Self::ConfigureVf(_) => When::Booted,
+            Self::GroupSound(_)
+            | Self::DefineDomain(_)
+            | Self::SetAutostart(_)
+            | Self::StartDomain(_) => When::Sliced,
+        }
+    }
+
+    /// Whether the host's reboot brings it about, so that finding it held afterwards is our doing.
+    pub(crate) fn comes_with_reboot(&self) -> bool {
+        match self {
+            Self::AllocateHugePages(step) => step.at_boot,
+            Self::StorePlan(_)
+            | Self::InstallFile(_)
+            | Self::InstallUnit(_)
+            | Self::BootArguments(_)
+            | Self::BuildDisk(_)
+            | Self::BuildSeed(_)
+            | Self::Reboot(_)
+            | Self::DisableVfAutoprobe(_)
+            | Self::CreateVfs(_)
+            | Self::ConfigureVf(_)
+            | Self::GroupSound(_)
+            | Self::DefineDomain(_)
+            | Self::SetAutostart(_)
+            | Self::StartDomain(_) => false,
+        }
+    }
+
+    /// For people, as an order: `make 2 VFs of 0000:41:00.0 (enp65s0)`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::StorePlan(step) => step.describe(),
+            Self::InstallFile(step) => step.describe(),
+            Self::InstallUnit(step) => step.describe(),
+            Self::BootArguments(step) => step.describe(),
+            Self::BuildDisk(step) => step.describe(),
+            Self::BuildSeed(step) => step.describe(),
+            Self::Reboot(step) => step.describe(),
+            Self::AllocateHugePages(step) => step.describe(),
+            Self::DisableVfAutoprobe(step) => step.describe(),
+            Self::CreateVfs(step) => step.describe(),
+            Self::ConfigureVf(step) => step.describe(),
+            Self::GroupSound(step) => step.describe(),
+            Self::DefineDomain(step) => step.describe(),
+            Self::SetAutostart(step) => step.describe(),
+            Self::StartDomain(step) => step.describe(),
+        }
+    }
+
+    /// What stands in its way, as far as it can be told before any step is done.
+    pub(crate) fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
+        match self {
+            Self::BootArguments(step) => step.precondition(look),
+            Self::BuildDisk(step) => step.precondition(look),
+            Self::BuildSeed(step) => step.precondition(look),
+            Self::CreateVfs(step) => step.precondition(look),
+            Self::ConfigureVf(step) => Ok(step.precondition(look)),
+            Self::DefineDomain(step) => step.precondition(look),
+            Self::InstallUnit(step) => Ok(step.precondition(look)),
+            Self::AllocateHugePages(step) => Ok(step.precondition(look)),
+            // The folder is ours, or made; the journal has been written there before.
+            Self::StorePlan(_)
+            | Self::InstallFile(_)
+            // That its arguments are written is the step before it.
+            | Self::Reboot(_)
+            // The attribute is there wherever VFs can be made.
+            | Self::DisableVfAutoprobe(_)
+            // Groups and domains exist only after the steps before.
+            | Self::GroupSound(_)
+            | Self::SetAutostart(_)
+            | Self::StartDomain(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// What is there.
+    pub(crate) fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
+        match self {
+            Self::StorePlan(step) => step.observe(look),
+            Self::InstallFile(step) => step.observe(look),
+            Self::InstallUnit(step) => step.observe(look),
+            Self::BootArguments(step) => step.observe(look),
+            Self::BuildDisk(step) => Ok(step.observe(look)),
+            Self::BuildSeed(step) => Ok(step.observe(look)),
+            Self::Reboot(step) => Ok(step.observe(look)),
+            Self::AllocateHugePages(step) => step.observe(look),
+            Self::DisableVfAutoprobe(step) => Ok(step.observe(look)),
+            Self::CreateVfs(step) => Ok(step.observe(look)),
+            Self::ConfigureVf(step) => step.observe(look),
+            Self::GroupSound(step) => Ok(step.observe(look)),
+            Self::DefineDomain(step) => step.observe(look),
+            Self::SetAutostart(step) => step.observe(look),
+            Self::StartDomain(step) => step.observe(look),
+        }
+    }
+
+    /// What is there that undoing must put back.
+    pub(crate) fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
+        match self {
+            Self::InstallFile(step) => step.before(look),
+            Self::InstallUnit(step) => step.before(look),
+            Self::BootArguments(step) => step.before(look),
+            Self::AllocateHugePages(step) => step.before(look),
+            Self::DisableVfAutoprobe(step) => Ok(step.before(look)),
+            Self::CreateVfs(step) => Ok(step.before(look)),
+            Self::ConfigureVf(step) => step.before(look),
+            Self::DefineDomain(step) => step.before(look),
+            Self::SetAutostart(step) => step.before(look),
+            Self::StartDomain(step) => step.before(look),
+            // Only ever made where nothing was; a reboot and a look leave nothing to put back; and a
+            // plan that an earlier release left behind has no place after the next one.
+            Self::StorePlan(_)
+            | Self::BuildDisk(_)
+            | Self::BuildSeed(_)
+            | Self::Reboot(_)
+            | Self::GroupSound(_) => Ok(Before::Nothing),
+        }
+    }
+
+    /// Does it. May be called again after it was interrupted anywhere.
+    pub(crate) fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        match self {
+            Self::StorePlan(step) => step.act(site),
+            Self::InstallFile(step) => step.act(site),
+            Self::InstallUnit(step) => step.act(site),
+            Self::BootArguments(step) => step.act(site),
+            Self::BuildDisk(step) => step.act(site),
+            Self::BuildSeed(step) => step.act(site),
+            Self::Reboot(step) => step.act(site),
+            Self::AllocateHugePages(step) => step.act(site),
+            Self::DisableVfAutoprobe(step) => step.act(site),
+            Self::CreateVfs(step) => step.act(site),
+            Self::ConfigureVf(step) => step.act(site),
+            Self::GroupSound(step) => step.act(site),
+            Self::DefineDomain(step) => step.act(site),
+            Self::SetAutostart(step) => step.act(site),
+            Self::StartDomain(step) => step.act(site),
+        }
+    }
+
+    /// For people, what undoing it does; `None` when there is nothing to undo.
+    pub(crate) fn describe_undo(&self, licence: Licence) -> Option<String> {
+        match self {
+            Self::StorePlan(step) => Some(step.describe_undo()),
+            Self::InstallFile(step) => Some(step.describe_undo()),
+            Self::InstallUnit(step) => Some(step.describe_undo()),
+            Self::BootArguments(step) => Some(step.describe_undo()),
+            Self::BuildDisk(step) => Some(step.describe_undo(licence)),
+            Self::BuildSeed(step) => Some(step.describe_undo(licence)),
+            Self::AllocateHugePages(step) => Some(step.describe_undo()),
+            Self::DisableVfAutoprobe(step) => Some(step.describe_undo()),
+            Self::CreateVfs(step) => Some(step.describe_undo()),
+            Self::ConfigureVf(step) => Some(step.describe_undo()),
+            Self::DefineDomain(step) => Some(step.describe_undo()),
+            Self::SetAutostart(step) => Some(step.describe_undo()),
+            Self::StartDomain(step) => Some(step.describe_undo()),
+            Self::Reboot(_) | Self::GroupSound(_) => None,
+        }
+    }
+
+    /// Whether it leaves anything that can be undone.
+    pub(crate) fn is_undoable(&self) -> bool {
+        self.describe_undo(Licence::default()).is_some()
+    }
+
+    /// Puts back what was before. May be called again after it was interrupted anywhere, and when
+    /// the step itself was never finished.
+    pub(crate) fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
+        match self {
+            Self::StorePlan(step) => step.undo(site),
+            Self::InstallFile(step) => step.undo(before, site),
+            Self::InstallUnit(step) => step.undo(before, site),
+            Self::BootArguments(step) => step.undo(before, site),
+            Self::BuildDisk(step) => step.undo(site),
+            Self::BuildSeed(step) => step.undo(site),
+            Self::AllocateHugePages(step) => step.undo(before, site),
+            Self::DisableVfAutoprobe(step) => step.undo(before, site),
+            Self::CreateVfs(step) => step.undo(before, site),
+            Self::ConfigureVf(step) => step.undo(before, site),
+            Self::DefineDomain(step) => step.undo(before, site),
+            Self::SetAutostart(step) => step.undo(before, site),
+            Self::StartDomain(step) => step.undo(before, site),
+            Self::Reboot(_) | Self::GroupSound(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Kernel arguments: written for the next boot, and in force in this one.
+
+use std::path::Path;
+
+use bmslice_host::{Command, HostError};
+use bmslice_model::{ByteSize, CpuSet, KernelArg, KernelCmdline, NumaNodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Problem, StepError};
+use crate::site::{Look, Site};
+use crate::step::{Before, Observation};
+use crate::steps::files::{file_before, observe_file, restore_file};
+use crate::steps::memory::pool;
+
+/// Gives GRUB our kernel arguments by a drop-in of our own, and reads back what GRUB made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootArguments {
+    /// Our drop-in: `/etc/default/grub.d/90-bmslice.cfg`.
+    pub drop_in: String,
+    /// Its content.
+    pub content: String,
+    /// What GRUB's generator writes: `/boot/grub/grub.cfg`.
+    pub config: String,
+    /// The arguments that every Linux entry of it must have.
+    pub args: Vec<KernelArg>,
+}
+
+/// Programs that write GRUB's configuration: Debian's takes no argument, the others the file.
+const GENERATORS: [&str; 3] = ["update-grub", "grub-mkconfig", "grub2-mkconfig"];
+
+/// Arguments of which a second, different one would not add to ours but fight it.
+const EXCLUSIVE: [&str; 7] = [
+    "isolcpus",
+    "irqaffinity",
+    "nohz_full",
+    "rcu_nocbs",
+    "hugepagesz",
+    "hugepages",
+    "default_hugepagesz",
+];
+
+impl BootArguments {
+    fn line(&self) -> String {
+        let args: Vec<&str> = self.args.iter().map(KernelArg::as_str).collect();
+        args.join(" ")
+    }
+
+    pub fn describe(&self) -> String {
+        format!(
+            "give GRUB the kernel arguments `{}` by `{}`",
+            self.line(),
+            self.drop_in
+        )
+    }
+
+    pub fn describe_undo(&self) -> String {
+        format!(
+            "take the kernel arguments of `{}` away from GRUB",
+            self.drop_in
+        )
+    }
+
+    pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
+        let mut problems = Vec::new();
+        if !GENERATORS
+            .iter()
+            .any(|program| look.machine.has_program(program))
+        {
+            problems.push(
+                Problem::new(
+                    "the plan has kernel arguments for GRUB, and there is no `update-grub` here",
+                )
+                .hint("`apt install grub2-common`"),
+            );
+        }
+        problems.extend(self.conflicts(look)?);
+        Ok(problems)
+    }
+
+    /// Arguments in the user's own GRUB files that would fight ours.
+    fn conflicts(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
+        let folder = Path::new(&self.drop_in)
+            .parent()
+            .map_or_else(String::new, |dir| dir.display().to_string());
+        let mut files = vec!["/etc/default/grub".to_owned()];
+        files.extend(
+            look.machine
+                .root()
+                .list(&folder)
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|name| name.ends_with(".cfg"))
+                .map(|name| format!("{folder}/{name}"))
+                .filter(|path| *path != self.drop_in),
+        );
+        let mut problems = Vec::new();
+        for path in files {
+            let Some(bytes) = look.file(&path)? else {
+                continue;
+            };
+            let text = String::from_utf8_lossy(&bytes);
+            for (number, line) in text.lines().enumerate() {
+                let line = line.trim_start();
+                let Some((name, value)) = line.split_once('=') else {
+                    continue;
+                };
+                if !name.starts_with("GRUB_CMDLINE_LINUX") || name.ends_with("_RECOVERY") {
+                    continue;
+                }
+                // The value is shell; its words are what is wanted of it.
+                let words = value.replace(['"', '\''], " ");
+                let theirs: KernelCmdline = words
+                    .split_whitespace()
+                    .filter_map(|word| word.parse::<KernelArg>().ok())
+                    .collect();
+                for key in EXCLUSIVE {
+                    let Some(theirs) = theirs.last(key) else {
+                        continue;
+                    };
+                    if self.args.iter().any(|ours| ours.is(key)) && !self.args.contains(theirs) {
+                        problems.push(
+                            Problem::new(format!(
+                                "the plan sets the kernel argument `{key}`, and line {} of `{path}` has `{theirs}`",
+                                number + 1
+                            ))
+                            .hint(format!("take `{theirs}` out of `{path}`: the plan's own argument replaces it")),
+                        );
+                    }
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
+        match observe_file(look, &self.drop_in, &self.content, 0o644)? {
+            Observation::Held => Ok(match self.lacking(look)? {
+                None => Observation::Held,
+                Some(got) => Observation::different(got),
+            }),
+            seen => Ok(seen),
+        }
+    }
+
+    /// What the generated configuration lacks.
+    fn lacking(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        let Some(bytes) = look.file(&self.config)? else {
+            return Ok(Some(format!("`{}` is not there", self.config)));
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut entries = 0;
+        for (number, line) in text.lines().enumerate() {
+            let Some(line) = linux_entry(line) else {
+                continue;
+            };
+            entries += 1;
+            let missing: Vec<&str> = self
+                .args
+                .iter()
+                .filter(|arg| !line.iter().any(|word| *word == arg.as_str()))
+                .map(KernelArg::as_str)
+                .collect();
+            if !missing.is_empty() {
+                return Ok(Some(format!(
+                    "line {} of `{}` boots Linux without `{}`",
+                    number + 1,
+                    self.config,
+                    missing.join(" ")
+                )));
+            }
+        }
+        Ok((entries == 0).then(|| format!("`{}` has no entry that boots Linux", self.config)))
+    }
+
+    pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
+        file_before(look, &self.drop_in)
+    }
+
+    fn generate(&self, site: &Site<'_>) -> Result<(), HostError> {
+        let found = GENERATORS
+            .iter()
+            .find(|program| site.machine.has_program(program));
+        let command = match found {
+            None | Some(&"update-grub") => Command::new("update-grub", [""; 0]),
+            Some(program) => Command::new(program, ["-o", &self.config]),
+        };
+        site.machine.run(&command).map(drop)
+    }
+
+    pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        let before = site
+            .ledger
+            .get("boot arguments")
+            .map_or(Before::Nothing, |entry| entry.before.clone());
+        site.machine
+            .install(Path::new(&self.drop_in), self.content.as_bytes(), 0o644)?;
+        let written = self.generate(site).map_err(StepError::from).and_then(|()| {
+            match self.lacking(&site.look())? {
+                None => Ok(()),
+                Some(got) => Err(StepError::NotEffective { got }),
+            }
+        });
+        let Err(error) = written else { return Ok(()) };
+        if error.is_gone() {
+            return Err(error);
+        }
+        // The one place where half an effect could cost the next boot: take it back at once.
+        let back =
+            restore_file(site.machine, &self.drop_in, &before).and_then(|()| self.generate(site));
+        match back {
+            Ok(()) => site.note(format!("`{}` was taken back", self.drop_in)),
+            Err(also) => site.note(format!(
+                "`{}` could not be taken back either: {also}",
+                self.drop_in
+            )),
+        }
+        Err(error)
+    }
+
+    pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
+        restore_file(site.machine, &self.drop_in, before)?;
+        self.generate(site)?;
+        let running = running_args(&site.look());
+        if self.args.iter().any(|arg| running.contains(arg)) {
+            site.note("the running kernel keeps its arguments until the next reboot");
+        }
+        Ok(())
+    }
+}
+
+/// The words of a line of grub.cfg that boots Linux; memory testers and the like have no `root=`.
+fn linux_entry(line: &str) -> Option<Vec<&str>> {
+    let mut words = line.split_whitespace();
+    let command = words.next()?;
+    if !matches!(command, "linux" | "linux16" | "linuxefi") {
+        return None;
+    }
+    let words: Vec<&str> = words.collect();
+    words
+        .iter()
+        .any(|word| word.starts_with("root="))
+        .then_some(words)
+}
+
+/// The arguments of the running kernel.
+pub fn running_args(look: &Look<'_>) -> KernelCmdline {
+    look.machine
+        .root()
+        .attribute("/proc/cmdline")
+        .and_then(|line| line.parse().ok())
+        .unwrap_or_default()
+}
+
+/// Which boot of the host this is: random(4).
+pub fn boot_id(look: &Look<'_>) -> String {
+    look.machine
+        .root()
+        .attribute("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+}
+
+/// Huge pages that the boot arguments ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootPages {
+    /// Where.
+    pub node: NumaNodeId,
+    /// Page size.
+    pub size: ByteSize,
+    /// How many.
+    pub count: u64,
+}
+
+/// Boots the host, so that the kernel arguments are in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reboot {
+    /// Arguments that the running kernel must have.
+    pub args: Vec<KernelArg>,
+    /// What `/sys/devices/system/cpu/isolated` must say, when the arguments isolate.
+    pub isolated: Option<CpuSet>,
+    /// Huge pages that must be there.
+    pub huge_pages: Vec<BootPages>,
+}
+
+impl Reboot {
+    pub fn describe(&self) -> String {
+        "reboot the host, so that its kernel arguments are in force".into()
+    }
+
+    /// What the running kernel lacks, each as a clause.
+    pub fn lacking(&self, look: &Look<'_>) -> Vec<String> {
+        let mut lacking = Vec::new();
+        let running = running_args(look);
+        let missing: Vec<&str> = self
+            .args
+            .iter()
+            // `last` would hide a repeated `hugepagesz=` that is there.
+            .filter(|arg| !running.contains(arg))
+            .map(KernelArg::as_str)
+            .collect();
+        if !missing.is_empty() {
+            lacking.push(format!("the running kernel has no `{}`", missing.join(" ")));
+            // What follows from them need not be said too.
+            return lacking;
+        }
+        if let Some(want) = &self.isolated {
+            let path = "/sys/devices/system/cpu/isolated";
+            let text = look.machine.root().attribute(path).unwrap_or_default();
+            let got: Option<CpuSet> = text.parse().ok();
+            let is_empty = text.is_empty();
+            if got.as_ref() != Some(want) && !(is_empty && want.is_empty()) {
+                lacking.push(format!(
+                    "CPUs {} are isolated, not {want}",
+                    if is_empty { "none" } else { &text }
+                ));
+            }
+        }
+        for pages in &self.huge_pages {
+            let got = look
+                .number(&format!("{}/nr_hugepages", pool(pages.node, pages.size)))
+                .unwrap_or(0);
+            if got < pages.count {
+                lacking.push(format!(
+                    "node {} has {got} huge pages of {}, not {}",
+                    pages.node, pages.size, pages.count
+                ));
+            }
+        }
+        lacking
+    }
+
+    pub fn observe(&self, look: &Look<'_>) -> Observation {
+        let lacking = self.lacking(look);
+        if lacking.is_empty() {
+            Observation::Held
+        } else {
+            Observation::different(lacking.join("; "))
+        }
+    }
+
+    pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        site.run("systemctl", ["reboot"])?;
+        Ok(())
+    }
+}

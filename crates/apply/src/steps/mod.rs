@@ -1,0 +1,14 @@
+//! The families of steps, one file each.
+//!
+//! Every step has the same questions to answer (`describe`, `precondition`, `observe`, `before`,
+//! `act`, `undo`); [`crate::step`] asks them in exhaustive matches. An `act` may find the work of
+//! an earlier, interrupted one, and an `undo` may find that nothing was ever done.
+
+pub mod boot;
+pub mod device;
+pub mod disk;
+pub mod domain;
+pub mod files;
+pub mod memory;
+pub mod seed;
+pub mod sriov;
