@@ -1,1 +1,139 @@
-//! (room under construction)
+//! Placement on one server: what is wanted and what is there, turned into a plan.
+//!
+//! Takes a sealed spec and an inventory; gives a [`Plan`] that leaves no choice to anybody
+//! downstream, or a [`Refusal`] that names what cannot hold together and what would do. Pure and
+//! deterministic: the same input gives the same bytes. The rules are planning rules 1 to 8 and 10.
+//!
+//! ```text
+//! Slicing ─► Demand ┐                      ┌► layout ┐
+//!                   ├► Problem ─► search ─► best ────┼► assemble ─► Plan + Report
+//! Inventory ► Server┘      └► conflict ► change      └► cards
+//! ```
+//!
+//! A plan stays what it is when it is applied: [`plan_following`] recognises what the plan in force
+//! has changed on the server (isolated CPUs, bound drivers, functions without a name, running
+//! domains) and gives back the same bytes as long as nothing else is wanted.
+
+mod assemble;
+mod best;
+mod cards;
+mod change;
+mod conflict;
+mod cores;
+mod demand;
+mod devices;
+mod identity;
+mod kernel;
+mod layout;
+mod memory;
+mod problem;
+mod refusal;
+mod report;
+mod search;
+mod server;
+mod text;
+
+use bmslice_inventory::Inventory;
+use bmslice_plan::{Plan, PlanParts};
+use bmslice_spec::Slicing;
+
+pub use change::Change;
+pub use refusal::{NicThere, Refusal};
+
+use problem::{Keep, Site};
+use search::{Answer, Relax};
+
+/// Plans a server that no plan is in force on.
+///
+/// # Errors
+/// [`Refusal`], when there is no placement.
+pub fn plan(spec: &Slicing, inventory: &Inventory) -> Result<Plan, Refusal> {
+    plan_following(spec, inventory, None)
+}
+
+/// Plans a server on which a plan may be in force: slices that are asked for as before stay where
+/// they are, and the very same plan is given back when nothing changes. Else the new one names the
+/// one that it [follows](PlanParts::follows).
+///
+/// # Errors
+/// [`Refusal`], when there is no placement.
+pub fn plan_following(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+) -> Result<Plan, Refusal> {
+    let parts = place(spec, inventory, previous).map_err(|mut refusal| {
+        if refusal.change_mut().is_some() {
+            let found = change::nearest(spec, inventory, previous, &refusal);
+            if let Some(change) = refusal.change_mut() {
+                *change = found;
+            }
+        }
+        refusal
+    })?;
+    let Some(previous) = previous else {
+        return Ok(Plan::new(parts)?);
+    };
+    // The report speaks of the server as it was when the plan was made: that alone is no change.
+    let unchanged = PlanParts {
+        follows: previous.parts().follows.clone(),
+        report: previous.parts().report.clone(),
+        ..parts.clone()
+    };
+    if unchanged == *previous.parts() {
+        return Ok(previous.clone());
+    }
+    Ok(Plan::new(PlanParts {
+        follows: Some(previous.digest()),
+        ..parts
+    })?)
+}
+
+/// Finds a placement and makes the parts of its plan.
+fn place(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+) -> Result<PlanParts, Refusal> {
+    let site = Site::read(spec, inventory, previous, Keep::Cores)?;
+    let all: Vec<usize> = (0..spec.slices.len()).collect();
+    let decide = |site: &Site<'_>| {
+        search::decide(&site.problem, &all, Relax::default(), search::DECIDE_STEPS)
+    };
+    let (site, answer) = match decide(&site) {
+        Answer::Impossible if site.kept.iter().any(Option::is_some) => {
+            // A slice that is changed in whatever way restarts, and may as well move.
+            let free = Site::read(spec, inventory, previous, Keep::Unchanged)?;
+            let answer = decide(&free);
+            (free, answer)
+        }
+        answer => (site, answer),
+    };
+    match answer {
+        Answer::Found(choices) => {
+            let undecided = || Refusal::Undecided {
+                steps: search::DECIDE_STEPS,
+                slices: spec.slices.iter().map(|slice| slice.name.clone()).collect(),
+            };
+            let best = best::find(&site, choices).ok_or_else(undecided)?;
+            assemble::parts(spec, &site, &best, previous)
+        }
+        Answer::Impossible => Err(conflict::explain(spec, &site)),
+        Answer::GaveUp { steps } => Err(Refusal::Undecided {
+            steps,
+            slices: spec.slices.iter().map(|slice| slice.name.clone()).collect(),
+        }),
+    }
+}
+
+/// Whether a spec surely fits, with little effort.
+fn fits(spec: &Slicing, inventory: &Inventory, previous: Option<&Plan>) -> bool {
+    const STEPS: u64 = 20_000;
+    let all: Vec<usize> = (0..spec.slices.len()).collect();
+    [Keep::Cores, Keep::Unchanged].into_iter().any(|keep| {
+        Site::read(spec, inventory, previous, keep).is_ok_and(|site| {
+            let answer = search::decide(&site.problem, &all, Relax::default(), STEPS);
+            matches!(answer, Answer::Found(_))
+        })
+    })
+}

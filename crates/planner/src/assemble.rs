@@ -1,0 +1,195 @@
+//! A placement as a plan.
+//!
+//! Takes the best placement; gives all parts of the plan file. Makes no choice of its own.
+
+use bmslice_model::{ByteSize, CpuSet};
+use bmslice_plan::{
+    DiskPlan, FORMAT, Fingerprint, GuestCell, HostPlan, HugePagePlan, Plan, PlanParts, ServerRef,
+    SlicePlan,
+};
+use bmslice_spec::{Setup, SliceSpec, Slicing};
+
+use crate::best::Best;
+use crate::cards;
+use crate::identity;
+use crate::kernel;
+use crate::layout::{self, CellPlace, Laid};
+use crate::problem::Site;
+use crate::refusal::Refusal;
+use crate::report;
+
+/// Makes the parts.
+pub(crate) fn parts(
+    spec: &Slicing,
+    site: &Site<'_>,
+    best: &Best,
+    previous: Option<&Plan>,
+) -> Result<PlanParts, Refusal> {
+    let server = &site.server;
+    let places: Vec<Vec<CellPlace>> = (0..spec.slices.len())
+        .map(|at| places(site, best, at))
+        .collect();
+    let cards = cards::deal(spec, site, &best.choices, previous)?;
+    let mut slices = Vec::with_capacity(spec.slices.len());
+    for ((slice, places), nics) in spec.slices.iter().zip(&places).zip(cards.nics) {
+        // The search only gives what suffices; were it not so, the plan's own invariants say it.
+        let laid = layout::lay_out(slice, places, server).unwrap_or_else(|| nothing(server));
+        slices.push(slice_plan(spec, slice, site, laid, nics));
+    }
+    let isolated = server.online.difference(&server.host);
+    let free = slices
+        .iter()
+        .fold(isolated.clone(), |free: CpuSet, slice: &SlicePlan| {
+            free.difference(&slice.owned())
+        });
+    let huge_pages = huge_pages(spec, site, &slices);
+    let devices = slices
+        .iter()
+        .flat_map(|slice| &slice.nics)
+        .any(|nic| !nic.functions().is_empty());
+    let kernel_args = kernel::args(server, spec.host.isolation, &isolated, &huge_pages, devices)?;
+    let mut parts = PlanParts {
+        format: FORMAT.to_owned(),
+        spec_digest: spec.digest.clone(),
+        server: ServerRef {
+            hostname: server.inventory.machine.hostname.clone(),
+            fingerprint: Fingerprint::of(server.inventory),
+        },
+        follows: None,
+        host: HostPlan {
+            cpus: server.host.clone(),
+            isolated,
+            free,
+            isolation: spec.host.isolation,
+            kernel_args,
+            huge_pages,
+            split: cards.split,
+            images: spec.host.images.clone(),
+        },
+        slices,
+        report: bmslice_plan::Report::default(),
+    };
+    parts.report = report::report(spec, site, best, &places, &parts, previous);
+    Ok(parts)
+}
+
+/// The cores of a slice's cells.
+fn places(site: &Site<'_>, best: &Best, at: usize) -> Vec<CellPlace> {
+    if let Some(kept) = &site.kept[at] {
+        return kept.clone();
+    }
+    let nodes = &site.problem.demands[at].sites[best.choices[at].site];
+    let cells = nodes.iter().enumerate().map(|(cell, &node)| {
+        let (here, found) = &best.nodes[node];
+        let free = &site.server.nodes[node].free;
+        let cores = here
+            .iter()
+            .position(|&lies| lies == (at, cell))
+            .and_then(|position| found.cells.get(position));
+        let these = |cores: &[usize]| cores.iter().map(|&core| free[core].clone()).collect();
+        CellPlace {
+            node,
+            vcpus: cores.map(|cores| these(&cores.vcpus)).unwrap_or_default(),
+            pool: cores.map(|cores| these(&cores.pool)).unwrap_or_default(),
+        }
+    });
+    cells.collect()
+}
+
+fn nothing(server: &crate::server::Server<'_>) -> Laid {
+    Laid {
+        vcpus: Vec::new(),
+        cells: Vec::new(),
+        topology: bmslice_plan::GuestTopology {
+            sockets: 0,
+            cores: 0,
+            threads: 0,
+        },
+        emulator: server.host.clone(),
+        iothreads: Vec::new(),
+        pool_is_host: true,
+        idle: CpuSet::new(),
+    }
+}
+
+fn slice_plan(
+    spec: &Slicing,
+    slice: &SliceSpec,
+    site: &Site<'_>,
+    laid: Laid,
+    nics: Vec<bmslice_plan::NicPlan>,
+) -> SlicePlan {
+    let machine = &site.server.inventory.machine;
+    let each = slice.memory.bytes() / (laid.cells.len() as u64).max(1);
+    let topoext = laid.topology.threads > 1 && kernel::is_amd(machine.cpu_vendor.as_deref());
+    let images = spec.host.images.trim_end_matches('/');
+    let base = &slice.image.base;
+    SlicePlan {
+        name: slice.name.clone(),
+        tenant: slice.tenant.clone(),
+        uuid: identity::uuid(&machine.hostname, &slice.name),
+        machine: slice.machine,
+        smt: slice.smt,
+        topology: laid.topology,
+        cpu_features: topoext.then(|| "topoext".to_owned()).into_iter().collect(),
+        cells: laid
+            .cells
+            .into_iter()
+            .map(|(node, vcpus)| GuestCell {
+                node,
+                vcpus,
+                memory: ByteSize::from_bytes(each),
+            })
+            .collect(),
+        vcpus: laid.vcpus,
+        emulator: laid.emulator,
+        iothreads: laid.iothreads,
+        pool_is_host: laid.pool_is_host,
+        idle: laid.idle,
+        memory: slice.memory,
+        huge_pages: slice.hugepages,
+        nics,
+        disk: DiskPlan {
+            path: format!("{images}/{}.qcow2", slice.name),
+            base: if base.starts_with('/') {
+                base.clone()
+            } else {
+                format!("{images}/{base}")
+            },
+            size: slice.image.size,
+            from: slice.image.from.clone(),
+            setup: slice.image.setup,
+            seed: (slice.image.setup == Setup::CloudInit)
+                .then(|| format!("{images}/{}-seed.iso", slice.name)),
+        },
+        guest: slice.guest.clone(),
+        autostart: slice.autostart,
+    }
+}
+
+/// The pages of each size that slices need on each node.
+fn huge_pages(spec: &Slicing, site: &Site<'_>, slices: &[SlicePlan]) -> Vec<HugePagePlan> {
+    let memory = &site.problem.memory;
+    let mut all = Vec::new();
+    for node in &site.server.nodes {
+        for &bytes in &memory.sizes {
+            let size = ByteSize::from_bytes(bytes);
+            let count: u64 = slices
+                .iter()
+                .filter(|slice| slice.huge_pages == Some(size))
+                .flat_map(|slice| &slice.cells)
+                .filter(|cell| cell.node == node.id)
+                .map(|cell| cell.memory.bytes() / bytes)
+                .sum();
+            if count > 0 {
+                all.push(HugePagePlan {
+                    node: node.id,
+                    size,
+                    count,
+                    at_boot: kernel::at_boot(spec.host.isolation, size),
+                });
+            }
+        }
+    }
+    all
+}

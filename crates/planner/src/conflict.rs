@@ -1,0 +1,242 @@
+//! Which requirements cannot hold together (planning rule 10).
+//!
+//! Takes a problem that has no placement; leaves out slices, then requirements, as long as there is
+//! still none, and says what remains. So that nothing in the message could be dropped from it.
+
+use bmslice_model::{ByteSize, SliceName};
+use bmslice_spec::{Numa, SliceSpec, Slicing};
+
+use crate::demand::{Counts, Demand};
+use crate::devices::Near;
+use crate::problem::Site;
+use crate::refusal::{Refusal, slice_named};
+use crate::search::{self, Answer, Relax};
+use crate::text::{and, count};
+
+/// Steps for one question of the many that are asked here.
+const STEPS: u64 = 20_000;
+
+/// The refusal of a problem without a placement.
+pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
+    let impossible = |demands: &[usize], relax: Relax| {
+        search::decide(&site.problem, demands, relax, STEPS) == Answer::Impossible
+    };
+    let mut core: Vec<usize> = (0..spec.slices.len()).collect();
+    // From the end: those that remain are the first of the file that clash.
+    for at in (0..spec.slices.len()).rev() {
+        let without: Vec<usize> = core.iter().copied().filter(|&other| other != at).collect();
+        if impossible(&without, Relax::default()) {
+            core = without;
+        }
+    }
+    let mut relax = Relax::default();
+    for leave_out in [
+        |relax: &mut Relax| relax.devices = true,
+        |relax: &mut Relax| relax.memory = true,
+        |relax: &mut Relax| relax.cores = true,
+    ] {
+        let mut more = relax;
+        leave_out(&mut more);
+        if impossible(&core, more) {
+            relax = more;
+        }
+    }
+    let slices: Vec<SliceName> = core
+        .iter()
+        .map(|&at| spec.slices[at].name.clone())
+        .collect();
+    let asked = and(core.iter().map(|&at| needs(spec, site, at, relax)));
+    let mut there = Vec::new();
+    if !relax.cores {
+        there.push(cores_there(site));
+    }
+    if !relax.memory {
+        there.push(memory_there(site, &core));
+    }
+    if !relax.devices {
+        there.push(devices_there(site, &core));
+    }
+    Refusal::NoRoom {
+        slices,
+        asked,
+        there: there.join("; "),
+        change: None,
+    }
+}
+
+/// What one slice needs, as far as it matters.
+fn needs(spec: &Slicing, site: &Site<'_>, at: usize, relax: Relax) -> String {
+    let (slice, demand) = (&spec.slices[at], &site.problem.demands[at]);
+    if demand.kept {
+        let nodes = and(demand.sites[0]
+            .iter()
+            .map(|&node| site.server.nodes[node].id));
+        return format!("{} stays on node {nodes}", slice_named(&slice.name));
+    }
+    let mut parts = Vec::new();
+    if !relax.cores {
+        parts.push(cores_needed(site, slice, demand));
+    }
+    if !relax.memory {
+        let kind = match slice.hugepages {
+            Some(size) => format!("in huge pages of {size}"),
+            None => "of memory".into(),
+        };
+        let cells = demand.sites.first().map_or(1, Vec::len) as u64;
+        let each = ByteSize::from_bytes(slice.memory.bytes() / cells);
+        let each_of = if cells > 1 { " each" } else { "" };
+        parts.push(format!(
+            "{each} {kind}{}{each_of}",
+            place(slice, parts.is_empty())
+        ));
+    }
+    if !relax.devices {
+        parts.extend(demand.wants.iter().map(|want| {
+            let what = if want.whole {
+                "a whole NIC"
+            } else {
+                "a virtual function"
+            };
+            match want.near {
+                Near::Must => format!("{what} on its NUMA node"),
+                Near::Should | Near::Any => what.to_owned(),
+            }
+        }));
+    }
+    format!("{} needs {}", slice_named(&slice.name), and(parts))
+}
+
+fn place(slice: &SliceSpec, first: bool) -> String {
+    match slice.numa {
+        _ if !first => " there".into(),
+        Numa::Single => " on one NUMA node".into(),
+        Numa::Node(node) => format!(" on node {node}"),
+        Numa::Spread(cells) => format!(" on {cells} NUMA nodes"),
+    }
+}
+
+fn cores_needed(site: &Site<'_>, slice: &SliceSpec, demand: &Demand) -> String {
+    let classes = &site.server.classes;
+    let (first, other) = demand.fewest();
+    match (slice.numa, classes.as_slice()) {
+        (Numa::Spread(cells), _) if cells > 1 => {
+            if first == other {
+                return format!("{} on each of {cells} NUMA nodes", whole_cores(first));
+            }
+            format!(
+                "{} on one NUMA node and {other} on {}",
+                whole_cores(first),
+                if cells == 2 {
+                    "another".into()
+                } else {
+                    format!("each of {} others", cells - 1)
+                },
+            )
+        }
+        (_, [_]) => format!("{}{}", whole_cores(first), place(slice, true)),
+        // Cores of several kinds: say each way to have them.
+        _ => {
+            let pool: u32 = demand
+                .pool
+                .iter()
+                .map(|pool| pool.iter().sum())
+                .min()
+                .unwrap_or(0);
+            let ways: Vec<String> = demand
+                .vcpus
+                .iter()
+                .map(|take| kinds(take, classes))
+                .collect();
+            let more = if pool > 0 {
+                format!(", and {pool} more,")
+            } else {
+                String::new()
+            };
+            format!(
+                "{} for its vCPUs{more}{}",
+                ways.join(" or "),
+                place(slice, true)
+            )
+        }
+    }
+}
+
+fn whole_cores(cores: u32) -> String {
+    count(cores as usize, "whole core")
+}
+
+/// `4 whole cores of 2 threads and 1 of 1`.
+fn kinds(take: &Counts, classes: &[usize]) -> String {
+    let kinds = take.iter().zip(classes).filter(|(count, _)| **count > 0);
+    and(kinds.map(|(cores, threads)| {
+        format!("{} of {}", whole_cores(*cores), count(*threads, "thread"))
+    }))
+}
+
+fn cores_there(site: &Site<'_>) -> String {
+    let classes = &site.server.classes;
+    let nodes = site.server.nodes.iter().zip(&site.problem.cores);
+    let each: Vec<String> = nodes
+        .enumerate()
+        .map(|(at, (node, free))| {
+            let all: u32 = free.iter().sum();
+            let what = if classes.len() > 1 && all > 0 {
+                format!("{} free", kinds(free, classes))
+            } else if at == 0 {
+                format!("{all} free")
+            } else {
+                all.to_string()
+            };
+            format!("node {} has {what}", node.id)
+        })
+        .collect();
+    each.join(", ")
+}
+
+fn memory_there(site: &Site<'_>, core: &[usize]) -> String {
+    let memory = &site.problem.memory;
+    let mut pages: Vec<Option<usize>> = core
+        .iter()
+        .map(|&at| site.problem.demands[at].page)
+        .collect();
+    pages.sort_unstable();
+    pages.dedup();
+    let nodes = site.server.nodes.iter().enumerate().map(|(at, node)| {
+        let room = and(pages.iter().map(|page| match page {
+            Some(size) => format!(
+                "{} in pages of {}",
+                memory.most(at, Some(*size)),
+                ByteSize::from_bytes(memory.sizes[*size])
+            ),
+            None => memory.most(at, None).to_string(),
+        }));
+        let kept = ByteSize::from_bytes(memory.nodes[at].kept);
+        format!("node {} can give {room} (the host keeps {kept})", node.id)
+    });
+    nodes.collect::<Vec<_>>().join(", ")
+}
+
+fn devices_there(site: &Site<'_>, core: &[usize]) -> String {
+    let mut pfs: Vec<usize> = core
+        .iter()
+        .flat_map(|&at| &site.problem.demands[at].wants)
+        .flat_map(|want| want.candidates.iter().copied())
+        .collect();
+    pfs.sort_unstable();
+    pfs.dedup();
+    if pfs.is_empty() {
+        return "no NIC fits that is not the host's or in use".into();
+    }
+    let each = pfs.iter().map(|&at| {
+        let pf = &site.devices.pfs[at];
+        let vfs = match pf.vfs.len() {
+            0 => String::new(),
+            some => format!(" with {}", count(some, "virtual function")),
+        };
+        match pf.node {
+            Some(node) => format!("{}{vfs} on node {node}", pf.label()),
+            None => format!("{}{vfs} on a node that firmware does not tell", pf.label()),
+        }
+    });
+    format!("there is {}", and(each))
+}

@@ -1,0 +1,721 @@
+//! Which physical functions there are for slices, and which of them each card may be.
+//!
+//! Takes the inventory's PCI functions and the spec's cards; gives, per slice, a want with its
+//! candidates, or the refusal of a card that no placement could ever give. Keeps true: what the
+//! host needs is no candidate, the IOMMU group is the unit of passthrough, and a function is either
+//! passed whole or split.
+
+use std::collections::BTreeMap;
+
+use bmslice_inventory::PciFunction;
+use bmslice_model::{MacAddress, NumaNodeId, PciAddress, SliceName};
+use bmslice_plan::{DeviceRef, NicPlan, Plan};
+use bmslice_spec::{NicChoice, NicKind, NicNuma, Slicing};
+
+use crate::refusal::{NicThere, Refusal};
+use crate::server::Server;
+
+/// A physical network function.
+#[derive(Debug, Clone)]
+pub(crate) struct Pf<'a> {
+    pub function: &'a PciFunction,
+    pub node: Option<NumaNodeId>,
+    /// Index of its IOMMU group among the groups of physical functions.
+    pub group: usize,
+    /// What else of its group would go with it: neither bridges nor its own VFs.
+    pub members: Vec<&'a PciFunction>,
+    pub speed: Option<u32>,
+    /// Indices of VFs that may be given.
+    pub vfs: Vec<u32>,
+    /// Why it cannot be passed whole.
+    pub whole: Result<(), Obstacle>,
+    /// Why none of its VFs can be passed.
+    pub split: Result<(), Obstacle>,
+    pub reference: DeviceRef,
+}
+
+impl Pf<'_> {
+    pub fn address(&self) -> PciAddress {
+        self.function.address
+    }
+
+    /// `0000:01:00.0 (eno1)`.
+    pub fn label(&self) -> String {
+        label(&self.reference)
+    }
+}
+
+pub(crate) fn label(device: &DeviceRef) -> String {
+    match &device.interface {
+        Some(name) => format!("{} ({name})", device.address),
+        None => device.address.to_string(),
+    }
+}
+
+/// Why a function cannot be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The host needs it itself, or another member of its group.
+    HostNeeds {
+        member: Option<PciAddress>,
+        why: String,
+    },
+    /// A running domain of somebody else has it, a VF of it, or a member of its group.
+    InUse { domain: String },
+    /// It has no SR-IOV.
+    NoSriov,
+    /// Firmware keeps memory for it.
+    Rmrr,
+    /// Where its VFs will be is not told.
+    NoVfAddress,
+    /// Its VFs cannot be kept apart from other functions.
+    VfGroup { group: Vec<PciAddress> },
+}
+
+/// A card that takes a physical function, whole or in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// Index in the slice's cards.
+    pub nic: usize,
+    pub whole: bool,
+    /// Indices of functions, by address.
+    pub candidates: Vec<usize>,
+    pub near: Near,
+    /// Whether the user named the device.
+    pub named: bool,
+}
+
+/// How near a device must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Near {
+    /// On one of the slice's nodes.
+    Must,
+    /// There if possible.
+    Should,
+    /// Anywhere.
+    Any,
+}
+
+#[derive(Debug)]
+pub(crate) struct Devices<'a> {
+    /// By address.
+    pub pfs: Vec<Pf<'a>>,
+    pub groups: usize,
+    /// By slice, then card; virtio cards take no device.
+    pub wants: Vec<Vec<Want>>,
+}
+
+impl<'a> Devices<'a> {
+    pub fn read(
+        spec: &Slicing,
+        server: &Server<'a>,
+        previous: Option<&Plan>,
+    ) -> Result<Self, Refusal> {
+        let mut pfs = physical_functions(server, previous);
+        let groups = number_groups(&mut pfs);
+        let mut devices = Self {
+            pfs,
+            groups,
+            wants: Vec::new(),
+        };
+        for slice in &spec.slices {
+            let mut wants = Vec::new();
+            for (nic, card) in slice.nics.iter().enumerate() {
+                let (choice, whole) = match &card.kind {
+                    NicKind::Passthrough { device } => (device, true),
+                    NicKind::Vf { of, .. } => (of, false),
+                    NicKind::Virtio { .. } => continue,
+                };
+                let had = previous
+                    .and_then(|plan| plan.slice(slice.name.as_str()))
+                    .and_then(|slice| slice.nics.get(nic))
+                    .and_then(|nic| device_of(nic, whole));
+                let looked = Looked {
+                    slice: &slice.name,
+                    nic,
+                    whole,
+                };
+                wants.push(devices.want(&looked, choice, had, server, previous)?);
+            }
+            devices.wants.push(wants);
+        }
+        devices.named_apart(spec)?;
+        Ok(devices)
+    }
+
+    /// What a card may be.
+    fn want(
+        &self,
+        looked: &Looked<'_>,
+        choice: &NicChoice,
+        had: Option<&DeviceRef>,
+        server: &Server<'_>,
+        previous: Option<&Plan>,
+    ) -> Result<Want, Refusal> {
+        let fits = |pf: &Pf<'_>| {
+            if looked.whole {
+                pf.whole.is_ok()
+            } else {
+                pf.split.is_ok() && !pf.vfs.is_empty()
+            }
+        };
+        let NicChoice::Need { speed, numa } = choice else {
+            let at = self.find(looked, choice, server, previous)?;
+            let pf = &self.pfs[at];
+            let state = if looked.whole { &pf.whole } else { &pf.split };
+            if let Err(obstacle) = state {
+                return Err(self.refuse(looked, pf, obstacle));
+            }
+            return Ok(Want {
+                nic: looked.nic,
+                whole: looked.whole,
+                candidates: vec![at],
+                near: Near::Should,
+                named: true,
+            });
+        };
+        let had = had.and_then(|had| {
+            self.pfs
+                .iter()
+                .position(|pf| pf.address() == had.address && pf.function.id == had.id && fits(pf))
+        });
+        let candidates = match had {
+            // What a slice has, it keeps: its speed cannot be read while the guest owns it.
+            Some(at) => vec![at],
+            None => (0..self.pfs.len())
+                .filter(|&at| {
+                    let pf = &self.pfs[at];
+                    let fast =
+                        speed.is_none_or(|asked| pf.speed.is_some_and(|speed| speed >= asked));
+                    // A card that the host needs is split only for who names it.
+                    fits(pf) && fast && pf.function.host_needs.is_empty()
+                })
+                .collect(),
+        };
+        Ok(Want {
+            nic: looked.nic,
+            whole: looked.whole,
+            candidates,
+            near: match numa {
+                NicNuma::Same => Near::Must,
+                NicNuma::Prefer => Near::Should,
+                NicNuma::Any => Near::Any,
+            },
+            named: false,
+        })
+    }
+
+    /// The function that was named.
+    fn find(
+        &self,
+        looked: &Looked<'_>,
+        choice: &NicChoice,
+        server: &Server<'_>,
+        previous: Option<&Plan>,
+    ) -> Result<usize, Refusal> {
+        let inventory = server.inventory;
+        let asked = match choice {
+            NicChoice::Pci(address) => address.to_string(),
+            NicChoice::Name(name) => name.clone(),
+            NicChoice::Mac(mac) => mac.to_string(),
+            NicChoice::Need { .. } => String::new(),
+        };
+        let by_interface = |fits: &dyn Fn(&bmslice_inventory::NetInterface) -> bool| {
+            inventory
+                .interfaces
+                .iter()
+                .filter(|interface| fits(interface))
+                .find_map(|interface| interface.pci)
+        };
+        // A function that a guest has shows neither name nor MAC: the plan that gave it away
+        // remembers them.
+        let remembered = |fits: &dyn Fn(&DeviceRef) -> bool| {
+            let known = previous.into_iter().flat_map(references);
+            known
+                .filter(|device| fits(device))
+                .find(|device| {
+                    let there = inventory.pci.iter().find(|f| f.address == device.address);
+                    there.is_some_and(|f| f.id == device.id && f.interfaces.is_empty())
+                })
+                .map(|device| device.address)
+        };
+        let address = match choice {
+            NicChoice::Pci(address) => Some(*address),
+            NicChoice::Name(name) => by_interface(&|i| i.name == *name)
+                .or_else(|| by_interface(&|i| i.altnames.contains(name)))
+                .or_else(|| {
+                    let named = |f: &&PciFunction| f.interfaces.contains(name);
+                    inventory.pci.iter().find(named).map(|f| f.address)
+                })
+                .or_else(|| remembered(&|d| d.interface.as_ref() == Some(name))),
+            NicChoice::Mac(mac) => inventory
+                .pci
+                .iter()
+                .find(|f| f.mac == Some(*mac) && !f.is_vf())
+                .map(|f| f.address)
+                .or_else(|| by_interface(&|i| i.mac == Some(*mac)))
+                .or_else(|| remembered(&|d| d.mac == Some(*mac))),
+            NicChoice::Need { .. } => None,
+        };
+        let function =
+            address.and_then(|address| inventory.pci.iter().find(|f| f.address == address));
+        let Some(function) = function else {
+            return Err(Refusal::NicAbsent {
+                slice: looked.slice.clone(),
+                near: nearest(&asked, &self.pfs),
+                asked,
+                there: self.there(),
+            });
+        };
+        if let Some(pf) = function.physfn {
+            let pf = self.pfs.iter().find(|p| p.address() == pf);
+            return Err(Refusal::NicIsVf {
+                slice: looked.slice.clone(),
+                asked,
+                pf: pf.map(Pf::label).unwrap_or_default(),
+                of: pf.map(|pf| {
+                    let name = pf.reference.interface.clone();
+                    name.unwrap_or_else(|| pf.address().to_string())
+                }),
+            });
+        }
+        self.pfs
+            .iter()
+            .position(|pf| pf.address() == function.address)
+            .ok_or_else(|| Refusal::NotANic {
+                slice: looked.slice.clone(),
+                asked,
+                class: function.class.clone(),
+                name: function.name.clone(),
+                there: self.there(),
+            })
+    }
+
+    /// Every physical function, for messages.
+    pub fn there(&self) -> Vec<NicThere> {
+        self.pfs
+            .iter()
+            .map(|pf| NicThere {
+                label: pf.label(),
+                node: pf.node,
+            })
+            .collect()
+    }
+
+    fn refuse(&self, looked: &Looked<'_>, pf: &Pf<'_>, obstacle: &Obstacle) -> Refusal {
+        let (slice, device) = (looked.slice.clone(), pf.label());
+        match obstacle {
+            Obstacle::HostNeeds { member: None, why } => Refusal::NicHostNeeds {
+                slice,
+                device,
+                why: why.clone(),
+                change: None,
+            },
+            Obstacle::HostNeeds {
+                member: Some(member),
+                why,
+            } => Refusal::GroupHostNeeds {
+                slice,
+                device,
+                group: group_of(pf),
+                member: *member,
+                why: why.clone(),
+                change: None,
+            },
+            Obstacle::InUse { domain } => Refusal::NicInUse {
+                slice,
+                device,
+                domain: domain.clone(),
+                change: None,
+            },
+            Obstacle::NoSriov => Refusal::NoSriov {
+                slice,
+                device,
+                change: None,
+            },
+            Obstacle::Rmrr => Refusal::NicRmrr {
+                slice,
+                device,
+                change: None,
+            },
+            Obstacle::NoVfAddress => Refusal::NoVfAddress { slice, device },
+            Obstacle::VfGroup { group } => Refusal::VfGroup {
+                slice,
+                device,
+                group: group.clone(),
+                change: None,
+            },
+        }
+    }
+
+    /// Two cards whose devices the user named, and that cannot both have them.
+    fn named_apart(&self, spec: &Slicing) -> Result<(), Refusal> {
+        let named: Vec<(usize, &Want)> = self
+            .wants
+            .iter()
+            .enumerate()
+            .flat_map(|(slice, wants)| wants.iter().map(move |want| (slice, want)))
+            .filter(|(_, want)| want.named)
+            .collect();
+        let name = |slice: usize| spec.slices[slice].name.clone();
+        let mut split: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &(slice, want) in &named {
+            if !want.whole {
+                split.entry(want.candidates[0]).or_default().push(slice);
+            }
+        }
+        for (i, &(slice, want)) in named.iter().enumerate() {
+            let at = want.candidates[0];
+            let pf = &self.pfs[at];
+            if !want.whole {
+                continue;
+            }
+            for &(other_slice, other) in &named[i + 1..] {
+                if other.whole && other.candidates[0] == at {
+                    return Err(Refusal::NicGivenTwice {
+                        device: pf.label(),
+                        first: name(slice),
+                        second: name(other_slice),
+                        change: None,
+                    });
+                }
+            }
+            if let Some(users) = split.get(&at) {
+                return Err(Refusal::WholeAndSplit {
+                    device: pf.label(),
+                    whole: name(slice),
+                    split: name(users[0]),
+                    change: None,
+                });
+            }
+            let conflict = named.iter().find(|(other_slice, other)| {
+                let member = other.candidates[0];
+                member != at
+                    && self.pfs[member].group == pf.group
+                    && (*other_slice != slice || !other.whole)
+            });
+            if let Some((other_slice, other)) = conflict {
+                return Err(Refusal::GroupShared {
+                    device: pf.label(),
+                    group: group_of(pf),
+                    slice: name(slice),
+                    other: self.pfs[other.candidates[0]].label(),
+                    other_slice: name(*other_slice),
+                    change: None,
+                });
+            }
+        }
+        for (at, users) in split {
+            let pf = &self.pfs[at];
+            if users.len() > pf.vfs.len() {
+                return Err(Refusal::VfTotal {
+                    device: pf.label(),
+                    asked: users.len(),
+                    free: pf.vfs.len(),
+                    total: pf.function.sriov.as_ref().map_or(0, |sriov| sriov.total),
+                    slice: name(users[pf.vfs.len()]),
+                    change: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who looks for what.
+struct Looked<'a> {
+    slice: &'a SliceName,
+    nic: usize,
+    whole: bool,
+}
+
+/// The members of a function's group, itself first, for messages.
+fn group_of(pf: &Pf<'_>) -> Vec<PciAddress> {
+    std::iter::once(pf.address())
+        .chain(pf.members.iter().map(|member| member.address))
+        .collect()
+}
+
+/// The physical function behind a card of a plan.
+fn device_of(nic: &NicPlan, whole: bool) -> Option<&DeviceRef> {
+    match nic {
+        NicPlan::Passthrough { device, .. } if whole => Some(device),
+        NicPlan::Vf { pf, .. } if !whole => Some(pf),
+        _ => None,
+    }
+}
+
+/// Every device that a plan remembers.
+fn references(plan: &Plan) -> impl Iterator<Item = &DeviceRef> {
+    let cards = plan.slices().iter().flat_map(|slice| &slice.nics);
+    cards
+        .filter_map(|nic| match nic {
+            NicPlan::Passthrough { device, .. } => Some(device),
+            NicPlan::Vf { pf, .. } => Some(pf),
+            NicPlan::Virtio { .. } => None,
+        })
+        .chain(plan.host().split.iter().map(|split| &split.device))
+}
+
+fn physical_functions<'a>(server: &Server<'a>, previous: Option<&Plan>) -> Vec<Pf<'a>> {
+    let mut pfs: Vec<Pf<'a>> = server
+        .inventory
+        .pci
+        .iter()
+        .filter(|f| f.is_network() && !f.is_vf())
+        .map(|function| physical_function(function, server, previous))
+        .collect();
+    pfs.sort_by_key(Pf::address);
+    pfs
+}
+
+fn physical_function<'a>(
+    function: &'a PciFunction,
+    server: &Server<'a>,
+    previous: Option<&Plan>,
+) -> Pf<'a> {
+    let inventory = server.inventory;
+    let interface = inventory
+        .interfaces
+        .iter()
+        .find(|interface| interface.pci == Some(function.address));
+    let known = previous
+        .into_iter()
+        .flat_map(references)
+        .find(|device| device.address == function.address && device.id == function.id);
+    let driver = function
+        .driver
+        .clone()
+        .filter(|driver| driver != "vfio-pci")
+        .or_else(|| known.and_then(|known| known.driver.clone()));
+    let mac: Option<MacAddress> = function
+        .mac
+        .or_else(|| known.and_then(|known| known.mac))
+        .or_else(|| interface.and_then(|interface| interface.mac));
+    let name = function
+        .interfaces
+        .first()
+        .cloned()
+        .or_else(|| interface.map(|interface| interface.name.clone()))
+        .or_else(|| known.and_then(|known| known.interface.clone()));
+    let members: Vec<&PciFunction> = match function.iommu_group {
+        // Without an IOMMU nobody knows the groups yet: each function is taken as its own.
+        None => Vec::new(),
+        Some(group) => inventory
+            .pci
+            .iter()
+            .filter(|f| f.iommu_group == Some(group) && f.address != function.address)
+            .filter(|f| !f.is_bridge() && f.physfn != Some(function.address))
+            .collect(),
+    };
+    let own_vfs: Vec<&PciFunction> = inventory
+        .pci
+        .iter()
+        .filter(|f| f.physfn == Some(function.address))
+        .collect();
+    let vfs = free_vfs(function, server);
+    Pf {
+        node: server.device_node(function.node),
+        group: 0,
+        speed: interface.and_then(|interface| interface.speed),
+        whole: whole(function, &members, &own_vfs, server),
+        split: split(function, &vfs, server),
+        vfs,
+        members,
+        reference: DeviceRef {
+            address: function.address,
+            id: function.id,
+            mac,
+            interface: name,
+            driver,
+            node: function.node,
+        },
+        function,
+    }
+}
+
+fn user_of(address: PciAddress, server: &Server<'_>) -> Option<String> {
+    server
+        .foreign
+        .iter()
+        .find(|domain| domain.devices.contains(&address))
+        .map(|domain| domain.name.clone())
+}
+
+fn in_use(address: PciAddress, server: &Server<'_>) -> Result<(), Obstacle> {
+    user_of(address, server).map_or(Ok(()), |domain| Err(Obstacle::InUse { domain }))
+}
+
+fn host_free(function: &PciFunction, member: Option<PciAddress>) -> Result<(), Obstacle> {
+    let why: Vec<String> = function.host_needs.iter().map(said).collect();
+    if why.is_empty() {
+        return Ok(());
+    }
+    Err(Obstacle::HostNeeds {
+        member,
+        why: why.join(", "),
+    })
+}
+
+/// Why the host needs a device, for people.
+pub(crate) fn said(need: &bmslice_inventory::HostNeed) -> String {
+    use bmslice_inventory::HostNeed;
+    match need {
+        HostNeed::DefaultRoute { interface } => {
+            format!("the default route goes through {interface}")
+        }
+        HostNeed::Session { interface } => format!("this session comes in through {interface}"),
+        HostNeed::Member { of } => format!("it carries {of}"),
+        HostNeed::Mount { at } if at == "swap" => "the host swaps to it".into(),
+        HostNeed::Mount { at } => format!("the host's `{at}` is on it"),
+    }
+}
+
+fn whole(
+    function: &PciFunction,
+    members: &[&PciFunction],
+    own_vfs: &[&PciFunction],
+    server: &Server<'_>,
+) -> Result<(), Obstacle> {
+    host_free(function, None)?;
+    in_use(function.address, server)?;
+    if function.rmrr {
+        return Err(Obstacle::Rmrr);
+    }
+    // Its VFs end when it leaves the host.
+    for vf in own_vfs {
+        host_free(vf, Some(vf.address))?;
+        in_use(vf.address, server)?;
+    }
+    for member in members {
+        host_free(member, Some(member.address))?;
+        in_use(member.address, server)?;
+    }
+    Ok(())
+}
+
+fn split(function: &PciFunction, free: &[u32], server: &Server<'_>) -> Result<(), Obstacle> {
+    let Some(sriov) = function.sriov.as_ref().filter(|sriov| sriov.total > 0) else {
+        return Err(Obstacle::NoSriov);
+    };
+    in_use(function.address, server)?;
+    // Without access control services (ACS) on the way, a VF shares its group.
+    let pci = &server.inventory.pci;
+    for vf in pci.iter().filter(|f| f.physfn == Some(function.address)) {
+        let Some(group) = vf.iommu_group else {
+            continue;
+        };
+        let members = pci
+            .iter()
+            .filter(|f| f.iommu_group == Some(group) && !f.is_bridge());
+        let group: Vec<PciAddress> = members.map(|member| member.address).collect();
+        if group.len() > 1 {
+            return Err(Obstacle::VfGroup { group });
+        }
+    }
+    let told = sriov.offset.is_some() && sriov.stride.is_some();
+    if !told && free.iter().all(|&i| sriov.vfs.get(i as usize).is_none()) {
+        return Err(Obstacle::NoVfAddress);
+    }
+    Ok(())
+}
+
+/// The VFs of a function that may be given, by index.
+fn free_vfs(function: &PciFunction, server: &Server<'_>) -> Vec<u32> {
+    let Some(sriov) = &function.sriov else {
+        return Vec::new();
+    };
+    let held = |address: &PciAddress| {
+        let needed = server
+            .inventory
+            .pci
+            .iter()
+            .any(|f| f.address == *address && !f.host_needs.is_empty());
+        needed || user_of(*address, server).is_some()
+    };
+    // The number of VFs changes only by way of 0, which would take them from whoever has them.
+    let fixed = sriov.vfs.iter().any(held);
+    let count = if fixed { sriov.current } else { sriov.total };
+    (0..count)
+        .filter(|&index| !sriov.vfs.get(index as usize).is_some_and(held))
+        .filter(|&index| vf_address(function, index).is_some())
+        .collect()
+}
+
+/// Where a VF is or will be: the PF's routing id, plus the first VF's offset, plus the stride for
+/// each one before it (PCI Express SR-IOV, "VF discovery"). VFs that exist say it themselves.
+pub(crate) fn vf_address(function: &PciFunction, index: u32) -> Option<PciAddress> {
+    let sriov = function.sriov.as_ref()?;
+    if let Some(address) = sriov.vfs.get(index as usize) {
+        return Some(*address);
+    }
+    let pf = function.address;
+    let first = u32::from(pf.bus()) << 8 | u32::from(pf.device()) << 3 | u32::from(pf.function());
+    let id = first
+        .checked_add(sriov.offset?)?
+        .checked_add(index.checked_mul(sriov.stride?)?)?;
+    let [high, low] = u16::try_from(id).ok()?.to_be_bytes();
+    PciAddress::new(pf.domain(), high, low >> 3, low & 7)
+}
+
+/// Gives functions of one IOMMU group one number; how many numbers there are.
+fn number_groups(pfs: &mut [Pf<'_>]) -> usize {
+    let mut numbers = BTreeMap::new();
+    let mut count = 0;
+    for pf in pfs {
+        pf.group = match pf.function.iommu_group {
+            Some(group) => *numbers.entry(group).or_insert(count),
+            None => count,
+        };
+        count = count.max(pf.group + 1);
+    }
+    count
+}
+
+/// The function whose name or address is nearest to what was written, when it is near at all.
+fn nearest(asked: &str, pfs: &[Pf<'_>]) -> Option<String> {
+    let names = pfs.iter().flat_map(|pf| {
+        let mac = pf.reference.mac.map(|mac| mac.to_string());
+        [
+            Some(pf.address().to_string()),
+            pf.reference.interface.clone(),
+            mac,
+        ]
+    });
+    names
+        .flatten()
+        .map(|name| (distance(asked, &name), name))
+        .filter(|(distance, name)| *distance <= 2 && *distance < name.len() / 2 + 1)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_single_changes() {
+        assert_eq!(distance("eno1", "eno1"), 0);
+        assert_eq!(distance("eno1", "eno2"), 1);
+        assert_eq!(distance("eno", "eno2"), 1);
+        assert_eq!(distance("", "ab"), 2);
+        assert_eq!(distance("0000:1:00.0", "0000:01:00.0"), 1);
+    }
+}

@@ -1,0 +1,527 @@
+//! Why there is no plan.
+//!
+//! Takes what was found; says what was asked, what is there, and the nearest change that would make
+//! it fit (planning rule 10). A change is only named after it was tried.
+
+use bmslice_model::{ByteSize, CmdlineError, MacAddress, NumaNodeId, PciAddress, SliceName};
+use bmslice_plan::PlanFileError;
+use thiserror::Error;
+
+use crate::change::Change;
+use crate::text::{and, named, ticked};
+
+/// A physical function that is there, for a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicThere {
+    /// `0000:01:00.0 (eno1)`.
+    pub label: String,
+    /// Its NUMA node, when firmware tells.
+    pub node: Option<NumaNodeId>,
+}
+
+/// Why there is no plan. The message says what was asked and what is there; [`Refusal::hint`] says
+/// what would do.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// The inventory has no online CPU.
+    #[error("the inventory of `{hostname}` has no online CPU")]
+    NoCpus {
+        /// The server.
+        hostname: String,
+    },
+    /// libvirt has a domain of that name that is not this slice's.
+    #[error(
+        "libvirt already has a domain `{slice}` with UUID {uuid}, which was not made for this slice"
+    )]
+    NameTaken {
+        /// The slice.
+        slice: SliceName,
+        /// The domain's.
+        uuid: String,
+    },
+    /// More reserve than there are cores.
+    #[error("the host is to keep {asked} whole cores {of} has {has}")]
+    Reserve {
+        /// Whole cores.
+        asked: u32,
+        /// `in all; the server`, `on each NUMA node; node 1`.
+        of: String,
+        /// Cores that are there.
+        has: usize,
+    },
+    /// A NIC that is not there.
+    #[error("slice `{slice}` asks for the NIC `{asked}`, which is not there; there is {}", nics(.there))]
+    NicAbsent {
+        /// The slice.
+        slice: SliceName,
+        /// As written.
+        asked: String,
+        /// What is there.
+        there: Vec<NicThere>,
+        /// What was likely meant.
+        near: Option<String>,
+    },
+    /// A virtual function named as if it were a physical one.
+    #[error("slice `{slice}` asks for `{asked}`, which is a virtual function of {pf}")]
+    NicIsVf {
+        /// The slice.
+        slice: SliceName,
+        /// As written.
+        asked: String,
+        /// The physical function.
+        pf: String,
+        /// How to name it in a spec.
+        of: Option<String>,
+    },
+    /// A PCI function that is no network card.
+    #[error(
+        "slice `{slice}` asks for `{asked}` as a NIC, which is {} (class {class}); there is {}",
+        .name.as_deref().unwrap_or("something else"), nics(.there)
+    )]
+    NotANic {
+        /// The slice.
+        slice: SliceName,
+        /// As written.
+        asked: String,
+        /// Its PCI class.
+        class: String,
+        /// What it is.
+        name: Option<String>,
+        /// What is there.
+        there: Vec<NicThere>,
+    },
+    /// A NIC that carries the host.
+    #[error("slice `{slice}` cannot have {device}: the host needs it, since {why}")]
+    NicHostNeeds {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+        /// What for.
+        why: String,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// A NIC whose IOMMU group holds something that carries the host.
+    #[error(
+        "slice `{slice}` cannot have {device}: it goes with its whole IOMMU group ({}), and the host needs {member}, since {why}",
+        and(group.iter())
+    )]
+    GroupHostNeeds {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+        /// Its group, without bridges.
+        group: Vec<PciAddress>,
+        /// The member that the host needs.
+        member: PciAddress,
+        /// What for.
+        why: String,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// A NIC that somebody else's running domain has.
+    #[error(
+        "slice `{slice}` cannot have {device}: the running domain `{domain}` has it or a part of it"
+    )]
+    NicInUse {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+        /// Whose.
+        domain: String,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// A VF of a NIC without SR-IOV.
+    #[error("slice `{slice}` asks for a virtual function of {device}, which has no SR-IOV")]
+    NoSriov {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// A NIC that firmware keeps memory for.
+    #[error(
+        "slice `{slice}` cannot have {device}: firmware keeps memory of its own for it (RMRR), so that the kernel gives it to no guest"
+    )]
+    NicRmrr {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// Nobody tells where the VFs will be.
+    #[error(
+        "the virtual functions of {device}, of which slice `{slice}` asks for one, cannot be planned: neither they nor the function's `sriov_offset` and `sriov_stride` are in the inventory"
+    )]
+    NoVfAddress {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+    },
+    /// VFs that share their IOMMU group.
+    #[error(
+        "slice `{slice}` cannot have a virtual function of {device}: the IOMMU cannot keep them apart, since {} are one group",
+        and(group.iter())
+    )]
+    VfGroup {
+        /// The slice.
+        slice: SliceName,
+        /// The NIC.
+        device: String,
+        /// A group of several.
+        group: Vec<PciAddress>,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// Two cards that name one function.
+    #[error(
+        "{}",
+        if .first == .second {
+            format!("slice `{first}` asks twice for the whole of {device}")
+        } else {
+            format!("slices `{first}` and `{second}` both ask for the whole of {device}")
+        }
+    )]
+    NicGivenTwice {
+        /// The NIC.
+        device: String,
+        /// One slice.
+        first: SliceName,
+        /// The other.
+        second: SliceName,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// A function passed whole and split.
+    #[error(
+        "slice `{whole}` asks for the whole of {device} and slice `{split}` for a virtual function of it: a NIC is passed whole or split, not both"
+    )]
+    WholeAndSplit {
+        /// The NIC.
+        device: String,
+        /// Who wants all of it.
+        whole: SliceName,
+        /// Who wants a part.
+        split: SliceName,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// Two slices with members of one group.
+    #[error(
+        "slice `{slice}` asks for the whole of {device}, which goes with its whole IOMMU group ({}), and {other} of that group is asked for {}",
+        and(group.iter()),
+        if .slice == .other_slice { "as a virtual function".to_owned() } else { format!("by slice `{other_slice}`") }
+    )]
+    GroupShared {
+        /// The NIC.
+        device: String,
+        /// Its group, without bridges.
+        group: Vec<PciAddress>,
+        /// Who wants it.
+        slice: SliceName,
+        /// The other member.
+        other: String,
+        /// Who wants that.
+        other_slice: SliceName,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// More VFs than there are.
+    #[error(
+        "{asked} virtual functions of {device} are asked for, the last ones by slice `{slice}`; it has {total}, of which {free} are free"
+    )]
+    VfTotal {
+        /// The NIC.
+        device: String,
+        /// How many are asked for.
+        asked: usize,
+        /// How many may be given.
+        free: usize,
+        /// `sriov_totalvfs`.
+        total: u32,
+        /// The first that gets none.
+        slice: SliceName,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// vCPUs or memory that cells cannot share evenly.
+    #[error("slice `{slice}` asks for {what}, which {cells} guest cells cannot share evenly")]
+    Uneven {
+        /// The slice.
+        slice: SliceName,
+        /// How many cells.
+        cells: u32,
+        /// Of what.
+        what: String,
+        /// What would be right.
+        near: String,
+    },
+    /// A page size that the server lacks.
+    #[error(
+        "slice `{slice}` asks for huge pages of {size}; the server has {}",
+        if .offered.is_empty() { "none".to_owned() } else { and(.offered.iter()) }
+    )]
+    NoSuchPage {
+        /// The slice.
+        slice: SliceName,
+        /// The size.
+        size: ByteSize,
+        /// The sizes that are there.
+        offered: Vec<ByteSize>,
+    },
+    /// A node that is not there.
+    #[error("slice `{slice}` asks for NUMA node {node}; the server has {}", numbers(.nodes))]
+    NoSuchNode {
+        /// The slice.
+        slice: SliceName,
+        /// The node.
+        node: NumaNodeId,
+        /// The nodes that are there.
+        nodes: Vec<NumaNodeId>,
+    },
+    /// More cells than nodes.
+    #[error("slice `{slice}` is to be spread over {cells} NUMA nodes; the server has {}", numbers(.nodes))]
+    SpreadTooWide {
+        /// The slice.
+        slice: SliceName,
+        /// The cells.
+        cells: usize,
+        /// The nodes that are there.
+        nodes: Vec<NumaNodeId>,
+    },
+    /// One MAC for two cards.
+    #[error(
+        "{} the MAC {mac}",
+        if .first == .second {
+            format!("two cards of slice `{first}` have")
+        } else {
+            format!("a card of slice `{first}` and one of slice `{second}` have")
+        }
+    )]
+    MacTwice {
+        /// The MAC.
+        mac: MacAddress,
+        /// One slice.
+        first: SliceName,
+        /// The other.
+        second: SliceName,
+    },
+    /// The smallest set of slices and requirements that cannot hold together.
+    #[error("{asked}; {there}")]
+    NoRoom {
+        /// The slices, none of which could be left out of the contradiction.
+        slices: Vec<SliceName>,
+        /// What they need.
+        asked: String,
+        /// What is there.
+        there: String,
+        /// What would do.
+        change: Option<Change>,
+    },
+    /// The search was bounded.
+    #[error(
+        "after {steps} steps it is not known whether {} fit together on this server",
+        named(.slices)
+    )]
+    Undecided {
+        /// The effort.
+        steps: u64,
+        /// All slices.
+        slices: Vec<SliceName>,
+    },
+    /// A plan whose invariants do not hold: a mistake of the planner, caught by the plan.
+    #[error("the planner made a plan that does not hold")]
+    Unsound(#[from] PlanFileError),
+    /// A boot argument that cannot be written.
+    #[error("a boot argument cannot be written")]
+    Argument(#[from] CmdlineError),
+}
+
+impl Refusal {
+    /// What would make it fit, lower case, without a full stop.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        if let Some(change) = self.change() {
+            return Some(change.to_string());
+        }
+        match self {
+            Self::NicAbsent {
+                near: Some(near), ..
+            } => Some(format!("did you mean `{near}`?")),
+            Self::NicAbsent { .. } => Some(
+                "a NIC that a guest has shows neither name nor MAC: name it by its PCI address"
+                    .into(),
+            ),
+            Self::NicIsVf { of: Some(of), .. } => Some(format!(
+                "write `vf: {{ of: {of} }}`: which of its functions it becomes is planned"
+            )),
+            Self::NameTaken { slice, .. } => Some(format!(
+                "give the slice another name, or take the domain away with `virsh undefine {slice}`"
+            )),
+            Self::Reserve { has, .. } if *has > 0 => Some(format!(
+                "write `reserve: {{ cores: {} }}`",
+                has.saturating_sub(1).max(1)
+            )),
+            Self::Uneven { near, .. } => Some(near.clone()),
+            Self::NoSuchPage { offered, .. } => Some(match offered.first() {
+                Some(size) => format!("write `hugepages: {size}`"),
+                None => "leave `hugepages` out".into(),
+            }),
+            Self::NoSuchNode { nodes, .. } => {
+                let first = nodes.first()?;
+                Some(format!(
+                    "write `numa: {{ node: {first} }}` or `numa: single`"
+                ))
+            }
+            Self::SpreadTooWide { nodes, .. } if nodes.len() > 1 => {
+                Some(format!("write `numa: {{ spread: {} }}`", nodes.len()))
+            }
+            Self::SpreadTooWide { .. } => Some("write `numa: single`".into()),
+            Self::MacTwice { .. } => Some("write `mac: auto` for one of them".into()),
+            Self::Undecided { .. } => {
+                Some("say of the largest slices where they go, with `numa: { node: N }`".into())
+            }
+            Self::Unsound(_) | Self::Argument(_) => Some(
+                "this is a mistake of bmslice: report it with the spec and a capture of the server"
+                    .into(),
+            ),
+            Self::NoVfAddress { .. } => {
+                Some("make one virtual function on the server and read the inventory again".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// A stable name for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoCpus { .. } => "no-cpus",
+            Self::NameTaken { .. } => "name-taken",
+            Self::Reserve { .. } => "reserve",
+            Self::NicAbsent { .. } => "nic-absent",
+            Self::NicIsVf { .. } => "nic-is-vf",
+            Self::NotANic { .. } => "not-a-nic",
+            Self::NicHostNeeds { .. } => "nic-host-needs",
+            Self::GroupHostNeeds { .. } => "group-host-needs",
+            Self::NicInUse { .. } => "nic-in-use",
+            Self::NoSriov { .. } => "no-sriov",
+            Self::NicRmrr { .. } => "nic-rmrr",
+            Self::NoVfAddress { .. } => "no-vf-address",
+            Self::VfGroup { .. } => "vf-group",
+            Self::NicGivenTwice { .. } => "nic-given-twice",
+            Self::WholeAndSplit { .. } => "whole-and-split",
+            Self::GroupShared { .. } => "group-shared",
+            Self::VfTotal { .. } => "vf-total",
+            Self::Uneven { .. } => "uneven",
+            Self::NoSuchPage { .. } => "no-such-page",
+            Self::NoSuchNode { .. } => "no-such-node",
+            Self::SpreadTooWide { .. } => "spread-too-wide",
+            Self::MacTwice { .. } => "mac-twice",
+            Self::NoRoom { .. } => "no-room",
+            Self::Undecided { .. } => "undecided",
+            Self::Unsound(_) => "unsound",
+            Self::Argument(_) => "argument",
+        }
+    }
+
+    /// The slices that it is about.
+    #[must_use]
+    pub fn slices(&self) -> Vec<&SliceName> {
+        match self {
+            Self::NoCpus { .. } | Self::Reserve { .. } | Self::Unsound(_) | Self::Argument(_) => {
+                Vec::new()
+            }
+            Self::NameTaken { slice, .. }
+            | Self::NicAbsent { slice, .. }
+            | Self::NicIsVf { slice, .. }
+            | Self::NotANic { slice, .. }
+            | Self::NicHostNeeds { slice, .. }
+            | Self::GroupHostNeeds { slice, .. }
+            | Self::NicInUse { slice, .. }
+            | Self::NoSriov { slice, .. }
+            | Self::NicRmrr { slice, .. }
+            | Self::NoVfAddress { slice, .. }
+            | Self::VfGroup { slice, .. }
+            | Self::VfTotal { slice, .. }
+            | Self::Uneven { slice, .. }
+            | Self::NoSuchPage { slice, .. }
+            | Self::NoSuchNode { slice, .. }
+            | Self::SpreadTooWide { slice, .. } => vec![slice],
+            Self::NicGivenTwice { first, second, .. } | Self::MacTwice { first, second, .. } => {
+                vec![first, second]
+            }
+            Self::WholeAndSplit { whole, split, .. } => vec![whole, split],
+            Self::GroupShared {
+                slice, other_slice, ..
+            } => vec![slice, other_slice],
+            Self::NoRoom { slices, .. } | Self::Undecided { slices, .. } => slices.iter().collect(),
+        }
+    }
+
+    /// The change that was tried and would do.
+    #[must_use]
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Self::NicHostNeeds { change, .. }
+            | Self::GroupHostNeeds { change, .. }
+            | Self::NicInUse { change, .. }
+            | Self::NoSriov { change, .. }
+            | Self::NicRmrr { change, .. }
+            | Self::VfGroup { change, .. }
+            | Self::NicGivenTwice { change, .. }
+            | Self::WholeAndSplit { change, .. }
+            | Self::GroupShared { change, .. }
+            | Self::VfTotal { change, .. }
+            | Self::NoRoom { change, .. } => change.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The place for a change, in refusals that can have one.
+    pub(crate) fn change_mut(&mut self) -> Option<&mut Option<Change>> {
+        match self {
+            Self::NicHostNeeds { change, .. }
+            | Self::GroupHostNeeds { change, .. }
+            | Self::NicInUse { change, .. }
+            | Self::NoSriov { change, .. }
+            | Self::NicRmrr { change, .. }
+            | Self::VfGroup { change, .. }
+            | Self::NicGivenTwice { change, .. }
+            | Self::WholeAndSplit { change, .. }
+            | Self::GroupShared { change, .. }
+            | Self::VfTotal { change, .. }
+            | Self::NoRoom { change, .. } => Some(change),
+            _ => None,
+        }
+    }
+}
+
+fn nics(there: &[NicThere]) -> String {
+    if there.is_empty() {
+        return "no NIC at all".into();
+    }
+    and(there.iter().map(|nic| match nic.node {
+        Some(node) => format!("{} on node {node}", nic.label),
+        None => nic.label.clone(),
+    }))
+}
+
+fn numbers(nodes: &[NumaNodeId]) -> String {
+    let word = if nodes.len() == 1 { "node" } else { "nodes" };
+    format!("{word} {}", and(nodes.iter()))
+}
+
+/// Used by messages of other modules, too.
+pub(crate) fn slice_named(name: &SliceName) -> String {
+    format!("slice {}", ticked(name))
+}

@@ -1,0 +1,506 @@
+//! The joint assignment of all slices to nodes and devices.
+//!
+//! Takes demands, free cores, memory and functions as numbers; gives a choice for every demand, or
+//! says that none exists, or that the bounded effort did not tell. Feasibility is exact: every
+//! site, take and device is tried, states that led nowhere are remembered, and what is alike (nodes
+//! in the same state, slices that ask for the same, functions that differ in nothing) is tried
+//! once. Effort is counted in steps, never in time, so that the same input gives the same plan.
+
+use std::collections::HashSet;
+
+use crate::demand::{Counts, Demand};
+use crate::devices::Near;
+use crate::problem::Problem;
+
+/// What was chosen for one demand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// Index into the demand's sites.
+    pub site: usize,
+    /// For each cell, the index of its vCPUs' take.
+    pub vcpus: Vec<usize>,
+    /// The index of the pool's take.
+    pub pool: usize,
+    /// For each want, the function.
+    pub pfs: Vec<usize>,
+}
+
+/// Which requirements are left out, to find out which of them cannot hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Relax {
+    pub cores: bool,
+    pub memory: bool,
+    pub devices: bool,
+}
+
+/// What a search says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// By demand.
+    Found(Vec<Choice>),
+    Impossible,
+    GaveUp {
+        steps: u64,
+    },
+}
+
+/// Steps for deciding whether anything fits.
+pub(crate) const DECIDE_STEPS: u64 = 300_000;
+
+/// A way to say where the walk is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Go {
+    On,
+    Stop,
+}
+
+/// What has been used, beside what the problem had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// Cores by node and class.
+    pub cores: Vec<Counts>,
+    /// Pages by node and size, then bytes of plain memory.
+    pub memory: Vec<Vec<u64>>,
+    /// VFs by function.
+    pub vfs: Vec<u32>,
+    /// Functions that are passed whole as a card of their own.
+    pub whole: Vec<bool>,
+    /// By IOMMU group: free, split, or passed to a demand.
+    pub groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Group {
+    Free,
+    Split,
+    Given(usize),
+}
+
+/// A walk over all choices, in a given order of demands. What happens at the end of a descent is
+/// the visitor's.
+pub(crate) struct Walk<'p, V> {
+    pub problem: &'p Problem,
+    pub order: Vec<usize>,
+    pub relax: Relax,
+    pub used: Used,
+    /// By position in the order.
+    pub chosen: Vec<Choice>,
+    pub steps: u64,
+    pub limit: u64,
+    pub visitor: V,
+}
+
+/// What is done on the way of a walk.
+pub(crate) trait Visitor: Sized {
+    /// Before the demand at this depth is placed; `false` turns back.
+    fn enter(walk: &mut Walk<'_, Self>) -> bool;
+    /// After all of its choices were walked to the end.
+    fn leave(walk: &mut Walk<'_, Self>);
+    /// All demands are placed.
+    fn complete(walk: &mut Walk<'_, Self>) -> Go;
+    /// Whether two nodes are interchangeable now.
+    fn alike(walk: &Walk<'_, Self>, a: usize, b: usize) -> bool;
+}
+
+impl<'p, V: Visitor> Walk<'p, V> {
+    pub fn new(
+        problem: &'p Problem,
+        order: Vec<usize>,
+        relax: Relax,
+        limit: u64,
+        visitor: V,
+    ) -> Self {
+        Self {
+            used: problem.nothing_used(),
+            problem,
+            order,
+            relax,
+            chosen: Vec::new(),
+            steps: 0,
+            limit,
+            visitor,
+        }
+    }
+
+    pub fn demand(&self, depth: usize) -> &'p Demand {
+        &self.problem.demands[self.order[depth]]
+    }
+
+    /// Walks on from the present depth.
+    pub fn place(&mut self) -> Go {
+        let depth = self.chosen.len();
+        if depth == self.order.len() {
+            return V::complete(self);
+        }
+        if !V::enter(self) {
+            return Go::On;
+        }
+        let demand = self.demand(depth);
+        let mut tried: Vec<usize> = Vec::new();
+        for site in self.first_site(depth)..demand.sites.len() {
+            if self.like_one_tried(demand, site, &tried) {
+                continue;
+            }
+            tried.push(site);
+            self.steps += 1;
+            if self.steps > self.limit {
+                return Go::Stop;
+            }
+            let choice = Choice {
+                site,
+                vcpus: Vec::new(),
+                pool: 0,
+                pfs: Vec::new(),
+            };
+            if self.remember(demand, &choice) {
+                let go = self.cells(demand, choice.clone());
+                self.forget(demand, &choice);
+                if go == Go::Stop {
+                    return Go::Stop;
+                }
+            }
+        }
+        V::leave(self);
+        Go::On
+    }
+
+    /// Twins in a row are placed in the order of their sites: the other orders are the same plan
+    /// under other names.
+    pub fn first_site(&self, depth: usize) -> usize {
+        let Some(before) = depth.checked_sub(1) else {
+            return 0;
+        };
+        if self.demand(depth).sites.iter().all(|site| site.len() == 1)
+            && self.demand(before).is_twin(self.demand(depth))
+        {
+            self.chosen[before].site
+        } else {
+            0
+        }
+    }
+
+    /// Whether a site differs from one that was tried only by nodes that are alike.
+    fn like_one_tried(&self, demand: &Demand, site: usize, tried: &[usize]) -> bool {
+        let nodes = &demand.sites[site];
+        tried.iter().any(|&other| {
+            let others = &demand.sites[other];
+            // Two sites may share nodes; where they differ the nodes must be alike, and none may
+            // stand in both at different places.
+            nodes.iter().zip(others).all(|(a, b)| {
+                a == b || (!others.contains(a) && !nodes.contains(b) && V::alike(self, *a, *b))
+            })
+        })
+    }
+
+    /// Cores for each cell in turn, then the devices.
+    fn cells(&mut self, demand: &'p Demand, choice: Choice) -> Go {
+        let nodes = &demand.sites[choice.site];
+        let cell = choice.vcpus.len();
+        if cell == nodes.len() {
+            return self.devices(demand, choice);
+        }
+        let pools = if cell == 0 { demand.pool.len() } else { 1 };
+        for (vcpus, take) in demand.vcpus.iter().enumerate() {
+            for pool in 0..pools {
+                let with = (cell == 0).then(|| &demand.pool[pool]);
+                if !self.take(nodes[cell], take, with) {
+                    continue;
+                }
+                let mut choice = choice.clone();
+                choice.vcpus.push(vcpus);
+                if cell == 0 {
+                    choice.pool = pool;
+                }
+                let go = self.cells(demand, choice);
+                self.give_back(nodes[cell], take, with);
+                if go == Go::Stop {
+                    return Go::Stop;
+                }
+            }
+        }
+        Go::On
+    }
+
+    fn devices(&mut self, demand: &'p Demand, mut choice: Choice) -> Go {
+        let at = choice.pfs.len();
+        let Some(want) = demand.wants.get(at).filter(|_| !self.relax.devices) else {
+            self.chosen.push(choice);
+            let go = self.place();
+            self.chosen.pop();
+            return go;
+        };
+        let nodes = &demand.sites[choice.site];
+        let local = |pf: usize| self.problem.local(pf, nodes);
+        let mut candidates: Vec<usize> = want
+            .candidates
+            .iter()
+            .copied()
+            .filter(|&pf| want.near != Near::Must || local(pf) == Some(true))
+            .collect();
+        candidates.sort_by_key(|&pf| (want.near != Near::Any && local(pf) != Some(true), pf));
+        let mut tried: Vec<usize> = Vec::new();
+        for pf in candidates {
+            let like = |&other: &usize| self.same_device(pf, other);
+            if tried.iter().any(like) || !self.can_have(demand, pf, want.whole) {
+                continue;
+            }
+            tried.push(pf);
+            self.steps += 1;
+            if self.steps > self.limit {
+                return Go::Stop;
+            }
+            let before = self.used.groups[self.problem.pfs[pf].group];
+            self.have(demand, pf, want.whole);
+            choice.pfs.push(pf);
+            let go = self.devices(demand, choice.clone());
+            choice.pfs.pop();
+            self.unhave(pf, want.whole, before);
+            if go == Go::Stop {
+                return Go::Stop;
+            }
+        }
+        Go::On
+    }
+
+    fn can_have(&self, demand: &Demand, pf: usize, whole: bool) -> bool {
+        let facts = &self.problem.pfs[pf];
+        let group = self.used.groups[facts.group];
+        if whole {
+            let mine = matches!(group, Group::Given(slice) if slice == demand.slice);
+            (group == Group::Free || mine) && !self.used.whole[pf]
+        } else {
+            matches!(group, Group::Free | Group::Split) && self.used.vfs[pf] < facts.vfs
+        }
+    }
+
+    fn have(&mut self, demand: &Demand, pf: usize, whole: bool) {
+        let group = &mut self.used.groups[self.problem.pfs[pf].group];
+        if whole {
+            *group = Group::Given(demand.slice);
+            self.used.whole[pf] = true;
+        } else {
+            *group = Group::Split;
+            self.used.vfs[pf] += 1;
+        }
+    }
+
+    fn unhave(&mut self, pf: usize, whole: bool, group: Group) {
+        self.used.groups[self.problem.pfs[pf].group] = group;
+        if whole {
+            self.used.whole[pf] = false;
+        } else {
+            self.used.vfs[pf] -= 1;
+        }
+    }
+
+    /// Whether two functions differ in nothing that matters from here on.
+    fn same_device(&self, a: usize, b: usize) -> bool {
+        let (x, y) = (&self.problem.pfs[a], &self.problem.pfs[b]);
+        x.kind == y.kind
+            && self.used.vfs[a] == self.used.vfs[b]
+            && self.used.whole[a] == self.used.whole[b]
+            && self.used.groups[x.group] == self.used.groups[y.group]
+    }
+
+    fn take(&mut self, node: usize, vcpus: &Counts, pool: Option<&Counts>) -> bool {
+        if self.relax.cores {
+            return true;
+        }
+        let used = &mut self.used.cores[node];
+        let free = &self.problem.cores[node];
+        let needs = |class: usize| vcpus[class] + pool.map_or(0, |pool| pool[class]);
+        if (0..free.len()).any(|class| used[class] + needs(class) > free[class]) {
+            return false;
+        }
+        for (class, used) in used.iter_mut().enumerate() {
+            *used += needs(class);
+        }
+        true
+    }
+
+    fn give_back(&mut self, node: usize, vcpus: &Counts, pool: Option<&Counts>) {
+        if self.relax.cores {
+            return;
+        }
+        for (class, used) in self.used.cores[node].iter_mut().enumerate() {
+            *used -= vcpus[class] + pool.map_or(0, |pool| pool[class]);
+        }
+    }
+
+    /// Takes the memory of a demand at a site; whether it fits (else nothing is taken).
+    fn remember(&mut self, demand: &Demand, choice: &Choice) -> bool {
+        if self.relax.memory {
+            return true;
+        }
+        let sizes = self.problem.memory.sizes.len();
+        let nodes = &demand.sites[choice.site];
+        for &node in nodes {
+            self.used.memory[node][demand.page.unwrap_or(sizes)] += demand.memory;
+        }
+        let fits = nodes.iter().all(|&node| {
+            let used = &self.used.memory[node];
+            self.problem.memory.fits(node, &used[..sizes], used[sizes])
+        });
+        if !fits {
+            self.forget(demand, choice);
+        }
+        fits
+    }
+
+    fn forget(&mut self, demand: &Demand, choice: &Choice) {
+        if self.relax.memory {
+            return;
+        }
+        let sizes = self.problem.memory.sizes.len();
+        for &node in &demand.sites[choice.site] {
+            self.used.memory[node][demand.page.unwrap_or(sizes)] -= demand.memory;
+        }
+    }
+}
+
+/// Whether anything fits: stops at the first placement.
+struct Decide {
+    /// States from which nothing was found.
+    dead: HashSet<Vec<u64>>,
+    found: Option<Vec<Choice>>,
+}
+
+impl Decide {
+    /// All that the rest of the walk depends on. Nodes that only their state tells apart are
+    /// sorted, unless the next demand may depend on their numbers.
+    fn state(walk: &Walk<'_, Self>) -> Vec<u64> {
+        let depth = walk.chosen.len();
+        let first = walk.first_site(depth);
+        let mut key = vec![depth as u64, first as u64];
+        let problem = walk.problem;
+        let node = |node: usize| -> Vec<u64> {
+            std::iter::once(problem.kinds[node] as u64)
+                .chain(walk.used.cores[node].iter().map(|&n| u64::from(n)))
+                .chain(walk.used.memory[node].iter().copied())
+                .collect()
+        };
+        let mut nodes: Vec<Vec<u64>> = (0..problem.kinds.len()).map(node).collect();
+        if first == 0 {
+            nodes.sort_unstable();
+        }
+        key.extend(nodes.into_iter().flatten());
+        key.extend(walk.used.vfs.iter().map(|&n| u64::from(n)));
+        key.extend(walk.used.whole.iter().map(|&n| u64::from(n)));
+        // Whose a group is matters only to the slice itself, whose cards are placed together.
+        key.extend(walk.used.groups.iter().map(|group| match group {
+            Group::Free => 0,
+            Group::Split => 1,
+            Group::Given(_) => 2,
+        }));
+        key
+    }
+
+    /// Whether the demands to come ask for more cores than are left, or one of them for more than
+    /// any site has.
+    fn hopeless(walk: &Walk<'_, Self>) -> bool {
+        if walk.relax.cores {
+            return false;
+        }
+        let problem = walk.problem;
+        let left: Vec<u32> = problem
+            .cores
+            .iter()
+            .zip(&walk.used.cores)
+            .map(|(free, used)| free.iter().sum::<u32>() - used.iter().sum::<u32>())
+            .collect();
+        let mut all: u64 = left.iter().map(|&n| u64::from(n)).sum();
+        for depth in walk.chosen.len()..walk.order.len() {
+            let demand = walk.demand(depth);
+            let (first, other) = demand.fewest();
+            let cells = demand.sites.first().map_or(1, Vec::len) as u64;
+            let Some(rest) =
+                all.checked_sub(u64::from(first) + u64::from(other) * cells.saturating_sub(1))
+            else {
+                return true;
+            };
+            all = rest;
+            let somewhere = demand.sites.iter().any(|site| {
+                left[site[0]] >= first && site[1..].iter().all(|&node| left[node] >= other)
+            });
+            if !somewhere {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Visitor for Decide {
+    fn enter(walk: &mut Walk<'_, Self>) -> bool {
+        if Self::hopeless(walk) {
+            return false;
+        }
+        let state = Self::state(walk);
+        !walk.visitor.dead.contains(&state)
+    }
+
+    fn leave(walk: &mut Walk<'_, Self>) {
+        let state = Self::state(walk);
+        walk.visitor.dead.insert(state);
+    }
+
+    fn complete(walk: &mut Walk<'_, Self>) -> Go {
+        walk.visitor.found = Some(walk.chosen.clone());
+        Go::Stop
+    }
+
+    fn alike(walk: &Walk<'_, Self>, a: usize, b: usize) -> bool {
+        walk.problem.kinds[a] == walk.problem.kinds[b]
+            && walk.used.cores[a] == walk.used.cores[b]
+            && walk.used.memory[a] == walk.used.memory[b]
+    }
+}
+
+/// Whether these demands (by index) can be placed together.
+pub(crate) fn decide(problem: &Problem, demands: &[usize], relax: Relax, limit: u64) -> Answer {
+    let mut order = demands.to_vec();
+    // Those with the least choice first, then the largest; twins side by side.
+    order.sort_by_key(|&at| {
+        let demand = &problem.demands[at];
+        (
+            demand.sites.len() > 1,
+            std::cmp::Reverse(demand.fewest()),
+            std::cmp::Reverse(demand.memory),
+            twin_of(problem, at),
+            at,
+        )
+    });
+    let visitor = Decide {
+        dead: HashSet::new(),
+        found: None,
+    };
+    let mut walk = Walk::new(problem, order, relax, limit, visitor);
+    walk.place();
+    match walk.visitor.found {
+        Some(chosen) => Answer::Found(in_order(&walk.order, chosen, problem.demands.len())),
+        None if walk.steps > walk.limit => Answer::GaveUp { steps: limit },
+        None => Answer::Impossible,
+    }
+}
+
+/// The first demand that asks for the same.
+fn twin_of(problem: &Problem, at: usize) -> usize {
+    (0..at)
+        .find(|&other| problem.demands[other].is_twin(&problem.demands[at]))
+        .unwrap_or(at)
+}
+
+/// Choices by demand; demands that were not placed get an empty one.
+pub(crate) fn in_order(order: &[usize], chosen: Vec<Choice>, count: usize) -> Vec<Choice> {
+    let nothing = Choice {
+        site: 0,
+        vcpus: Vec::new(),
+        pool: 0,
+        pfs: Vec::new(),
+    };
+    let mut all = vec![nothing; count];
+    for (&demand, choice) in order.iter().zip(chosen) {
+        all[demand] = choice;
+    }
+    all
+}

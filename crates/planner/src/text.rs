@@ -1,0 +1,35 @@
+//! Lists in sentences.
+
+use std::fmt::Display;
+
+use bmslice_model::SliceName;
+
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn and<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    match items.split_last() {
+        None => String::new(),
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// In backticks.
+pub(crate) fn ticked(item: impl Display) -> String {
+    format!("`{item}`")
+}
+
+/// ``slice `a` ``, ``slices `a` and `b` ``.
+pub(crate) fn named(slices: &[SliceName]) -> String {
+    let word = if slices.len() == 1 { "slice" } else { "slices" };
+    format!("{word} {}", and(slices.iter().map(ticked)))
+}
+
+/// `1 core`, `2 cores`.
+pub(crate) fn count(number: usize, one: &str) -> String {
+    if number == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{number} {one}s")
+    }
+}
