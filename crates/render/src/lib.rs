@@ -3,9 +3,20 @@
 //! Takes a [`Plan`](bmslice_plan::Plan), gives texts; the same plan gives the same bytes. Decides
 //! nothing (what is in an artifact is in the plan) and touches no system.
 
+mod artifacts;
+mod cloud_init;
+mod customize;
 mod domain;
 mod element;
 mod error;
+mod host;
+mod json;
 
+pub use artifacts::{Artifact, Artifacts, RenderOptions, render};
+pub use cloud_init::{meta_data, network_config, user_data};
+pub use customize::{CustomizeOperation, customize_argv, customize_commands, resize_argv};
 pub use domain::{METADATA_NAMESPACE, console_log, definition_digest, domain_xml};
 pub use error::RenderError;
+pub use host::{
+    GRUB_DROP_IN, HOST_UNIT, SLICES_UNIT, grub_drop_in, host_unit, kernel_args, slices_unit,
+};

@@ -201,8 +201,7 @@ fn managed(name: &'static str) -> Element {
     Element::new(name).attribute("managed", "yes")
 }
 
-/// Said aloud: left out, libvirt settles it only when the domain starts, and the definition cannot
-/// be turned into a command line before (`virsh domxml-to-native`).
+/// Said aloud: left out, libvirt settles it only when the domain starts.
 fn vfio() -> Element {
     Element::new("driver").attribute("name", "vfio")
 }

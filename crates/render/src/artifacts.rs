@@ -1,0 +1,138 @@
+//! All of a plan's files, by the path under which `bmslice render` writes them.
+//!
+//! Takes a plan, gives bytes, modes and the place on the host of those that are installed there as
+//! they are. Domains are given to libvirt, commands are run, and seeds are built into an image, so
+//! those have no place of their own.
+
+use std::collections::BTreeMap;
+
+use bmslice_plan::Plan;
+use bmslice_spec::Setup;
+
+use crate::{RenderError, cloud_init, customize, domain_xml, host, json};
+
+/// What rendering needs beside the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderOptions {
+    /// Where `bmslice` is installed on the host; the units run it.
+    pub binary: String,
+}
+
+impl Default for RenderOptions {
+    fn default() -> Self {
+        Self {
+            binary: "/usr/local/bin/bmslice".into(),
+        }
+    }
+}
+
+/// A rendered file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// Its mode, as chmod(2) takes it.
+    pub mode: u32,
+    /// Where it is installed on the host as it is; `None` for what is given to libvirt, run, or
+    /// built into a seed.
+    pub installed: Option<&'static str>,
+}
+
+/// The artifacts of a plan, by their path below the output folder: `domains/red.xml`.
+pub type Artifacts = BTreeMap<String, Artifact>;
+
+/// Every artifact of a plan:
+///
+/// | path | what | installed as |
+/// |---|---|---|
+/// | `domains/NAME.xml` | the libvirt domain | |
+/// | `host/kernel-args` | the boot arguments, one line | |
+/// | `host/grub.d/90-bmslice.cfg` | the same for GRUB | [`GRUB_DROP_IN`](crate::GRUB_DROP_IN) |
+/// | `host/systemd/bmslice-host.service` | brings back after a boot what a boot takes away | [`HOST_UNIT`](crate::HOST_UNIT) |
+/// | `host/systemd/bmslice-slices.service` | goes on with the slices | [`SLICES_UNIT`](crate::SLICES_UNIT) |
+/// | `cloud-init/NAME/…` | `meta-data`, `user-data`, `network-config` of a NoCloud seed | |
+/// | `images/NAME.json` | the argv of `virt-resize` and `virt-customize`, where the plan has them | |
+///
+/// The two files of the boot arguments are left out when there are none.
+///
+/// # Errors
+/// [`RenderError`], for plans edited by hand.
+pub fn render(plan: &Plan, options: &RenderOptions) -> Result<Artifacts, RenderError> {
+    let mut artifacts = Artifacts::new();
+    let mut add = |path: String, text: String, mode: u32, installed: Option<&'static str>| {
+        artifacts.insert(
+            path,
+            Artifact {
+                bytes: text.into_bytes(),
+                mode,
+                installed,
+            },
+        );
+    };
+    let args = &plan.host().kernel_args;
+    if !args.is_empty() {
+        add(
+            "host/kernel-args".into(),
+            host::kernel_args(args),
+            0o644,
+            None,
+        );
+        add(
+            "host/grub.d/90-bmslice.cfg".into(),
+            host::grub_drop_in(args),
+            0o644,
+            Some(host::GRUB_DROP_IN),
+        );
+    }
+    let units = [
+        (
+            "bmslice-host.service",
+            host::host_unit(options)?,
+            host::HOST_UNIT,
+        ),
+        (
+            "bmslice-slices.service",
+            host::slices_unit(options)?,
+            host::SLICES_UNIT,
+        ),
+    ];
+    for (name, text, installed) in units {
+        add(format!("host/systemd/{name}"), text, 0o644, Some(installed));
+    }
+    for slice in plan.slices() {
+        let name = &slice.name;
+        add(
+            format!("domains/{name}.xml"),
+            domain_xml(slice)?,
+            0o644,
+            None,
+        );
+        if slice.disk.setup == Setup::CloudInit {
+            let folder = format!("cloud-init/{name}");
+            add(
+                format!("{folder}/meta-data"),
+                cloud_init::meta_data(slice),
+                0o644,
+                None,
+            );
+            add(
+                format!("{folder}/user-data"),
+                cloud_init::user_data(slice, None),
+                0o600,
+                None,
+            );
+            if let Some(network) = cloud_init::network_config(slice)? {
+                add(format!("{folder}/network-config"), network, 0o644, None);
+            }
+        }
+        let commands: Vec<Vec<String>> = customize::resize_argv(slice, &slice.disk.path)
+            .into_iter()
+            .chain(customize::customize_argv(slice, &slice.disk.path))
+            .collect();
+        if !commands.is_empty() {
+            let text = json::pretty(&commands);
+            add(format!("images/{name}.json"), text, 0o644, None);
+        }
+    }
+    Ok(artifacts)
+}

@@ -1,0 +1,130 @@
+//! What is installed on the host: boot arguments for GRUB, and two systemd units.
+//!
+//! ADR 0005 says why there are two: one before libvirt's daemon for what a reboot takes away, one
+//! after it for the guests. Both run `bmslice resume`.
+
+use bmslice_model::{KernelArg, KernelCmdline};
+
+use crate::{RenderError, RenderOptions};
+
+/// Where GRUB's own configuration reads our arguments from. 90: after the distribution's, so that
+/// what is set there is extended and not overwritten.
+pub const GRUB_DROP_IN: &str = "/etc/default/grub.d/90-bmslice.cfg";
+/// The unit before libvirt's daemon.
+pub const HOST_UNIT: &str = "/etc/systemd/system/bmslice-host.service";
+/// The unit after libvirt's daemon.
+pub const SLICES_UNIT: &str = "/etc/systemd/system/bmslice-slices.service";
+
+/// The boot arguments as one line, for people and for boot loaders that `bmslice` does not know.
+#[must_use]
+pub fn kernel_args(args: &[KernelArg]) -> String {
+    let line: KernelCmdline = args.iter().cloned().collect();
+    format!("{line}\n")
+}
+
+/// A shell fragment that `grub-mkconfig` sources: it extends `GRUB_CMDLINE_LINUX` (all entries, also
+/// recovery), and leaves what is there alone.
+#[must_use]
+pub fn grub_drop_in(args: &[KernelArg]) -> String {
+    let line: KernelCmdline = args.iter().cloned().collect();
+    // In single quotes the shell changes nothing.
+    let quoted = line.to_string().replace('\'', "'\\''");
+    format!(
+        "# Written by bmslice; `bmslice release` removes it. Run update-grub after a change.\n\
+         GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX \"'{quoted}'\n"
+    )
+}
+
+/// A path as the first word of `ExecStart=` (systemd.service(5), “Command lines”): in double quotes,
+/// `%` doubled. `$` means nothing in the first word.
+fn exec_path(path: &str) -> Result<String, RenderError> {
+    let refused = |c: char| c.is_control() || "\"\\'".contains(c);
+    if !path.starts_with('/') || path.contains(refused) {
+        return Err(RenderError::Path { path: path.into() });
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if path.chars().all(plain) {
+        return Ok(path.into());
+    }
+    Ok(format!("\"{}\"", path.replace('%', "%%")))
+}
+
+/// The unit that makes huge pages and virtual functions again, before a guest may start.
+///
+/// # Errors
+/// [`RenderError::Path`] for a program that a unit cannot name.
+pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
+    let binary = exec_path(&options.binary)?;
+    Ok(format!(
+        "# Written by bmslice; `bmslice release` removes it.\n\
+         [Unit]\n\
+         Description=bmslice: huge pages and virtual functions of the slices\n\
+         ConditionPathExists=/var/lib/bmslice/plan.json\n\
+         After=local-fs.target systemd-udevd.service systemd-modules-load.service\n\
+         Before=libvirtd.service virtqemud.service libvirt-guests.service\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart={binary} resume --host\n\
+         TimeoutStartSec=5min\n\
+         {HOST_HARDENING}\
+         {HARDENING}\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    ))
+}
+
+/// The unit that goes on with the stored plan once libvirt's daemon is there.
+///
+/// # Errors
+/// [`RenderError::Path`] for a program that a unit cannot name.
+pub fn slices_unit(options: &RenderOptions) -> Result<String, RenderError> {
+    let binary = exec_path(&options.binary)?;
+    // No time limit: images may have to be copied, and guests be waited for.
+    Ok(format!(
+        "# Written by bmslice; `bmslice release` removes it.\n\
+         [Unit]\n\
+         Description=bmslice: the slices of this server\n\
+         ConditionPathExists=/var/lib/bmslice/plan.json\n\
+         After=network.target libvirtd.service virtqemud.service bmslice-host.service\n\
+         Wants=bmslice-host.service\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart={binary} resume\n\
+         TimeoutStartSec=infinity\n\
+         {HARDENING}\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    ))
+}
+
+/// What `resume --host` never needs: it reads the plan, and writes sysfs (which `ProtectSystem` leaves
+/// writable), its journal and its lock.
+const HOST_HARDENING: &str = "\
+ProtectSystem=strict
+ReadWritePaths=/var/lib/bmslice /run
+ProtectHome=yes
+PrivateTmp=yes
+RestrictNamespaces=yes
+";
+
+/// What neither unit needs. Left out on purpose for the second, which does all that `apply` does:
+/// anything that hides folders (images and password files may be anywhere, `update-grub` writes to
+/// `/boot`) or devices (`ProtectClock` does, too: `grub-probe` opens disks, guestfs-tools
+/// `/dev/kvm`), and `MemoryDenyWriteExecute` (QEMU's TCG, under guestfs-tools without KVM).
+const HARDENING: &str = "\
+NoNewPrivileges=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
+LockPersonality=yes
+SystemCallArchitectures=native
+KeyringMode=private
+";
