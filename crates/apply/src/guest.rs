@@ -4,16 +4,11 @@
 //! [`PLACE`]. The hash is read from the user's file at the moment of acting, and goes into a file of
 //! mode 0600 that becomes part of the guest.
 
-use std::path::Path;
-
-use bmslice_host::HostError;
 use bmslice_model::SliceName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
-use crate::paths::STAGING;
-use crate::site::{Look, Site};
-use crate::steps::disk::guestfs;
+use crate::site::Look;
 
 /// Stands for a password's hash in a rendered text. No crypt(5) hash looks like it, and it needs no
 /// quoting in YAML or in a shell.
@@ -124,55 +119,6 @@ impl Seed {
         );
         Ok(files)
     }
-}
-
-/// What `virt-customize` does to a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Customise {
-    /// Arguments after `-a DISK`; in them [`FILE`] stands for the file with the user's hash.
-    pub args: Vec<String>,
-    /// Whose password it is and where its hash is, when there is one.
-    pub hash: Option<(String, HashFile)>,
-}
-
-/// Stands for the path of the file with `user:hash` in the arguments of `virt-customize`.
-pub const FILE: &str = "@bmslice-hash-file@";
-
-impl Customise {
-    pub fn precondition(&self, look: &Look<'_>, slice: &SliceName) -> Option<Problem> {
-        self.hash.as_ref()?.1.problem(look, slice)
-    }
-}
-
-/// Sets a disk up that no guest has yet.
-pub fn customise(
-    customise: &Customise,
-    slice: &SliceName,
-    disk: &str,
-    site: &mut Site<'_>,
-) -> Result<(), StepError> {
-    let staged = staged(slice);
-    if let Some((user, file)) = &customise.hash {
-        let hash = file.take(&site.look(), slice)?;
-        let text = format!("{user}:{hash}\n");
-        site.machine
-            .install(Path::new(&staged), text.as_bytes(), 0o600)?;
-    }
-    let args = customise.args.iter().map(|arg| arg.replace(FILE, &staged));
-    let all = ["-a", disk].map(str::to_owned).into_iter().chain(args);
-    let done = site.machine.run(&guestfs("virt-customize", all));
-    if let Err(HostError::Gone { .. }) = &done {
-        return Ok(done.map(drop)?);
-    }
-    // Whatever happened, a secret does not stay beside its place.
-    site.machine.remove(Path::new(&staged))?;
-    done?;
-    Ok(())
-}
-
-/// Where `user:hash` is for as long as `virt-customize` runs.
-pub fn staged(slice: &SliceName) -> String {
-    format!("{STAGING}/customise-{slice}")
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@
 //! * no secret reaches the journal, the stored plan, an argument or a message.
 
 mod apply;
-mod artifacts;
 mod domain_xml;
 mod error;
 mod event;

@@ -8,7 +8,5 @@ pub const PLAN: &str = "/var/lib/bmslice/plan.json";
 pub const JOURNAL: &str = "/var/lib/bmslice/journal";
 /// Held while one process acts.
 pub const LOCK: &str = "/var/lib/bmslice/lock";
-/// Where units of the system's administrator live (systemd.unit(5)).
-pub const UNITS: &str = "/etc/systemd/system";
 /// Where texts that become a seed are written for a moment, mode 0600.
 pub const STAGING: &str = "/var/lib/bmslice";

@@ -6,14 +6,17 @@
 
 use bmslice_inventory::{BootLoader, LiveInventory};
 use bmslice_plan::{NicPlan, Plan, SlicePlan};
-use bmslice_render::RenderError;
+use bmslice_render::{
+    GRUB_DROP_IN, HOST_UNIT, RenderError, RenderOptions, SLICES_UNIT, customize_argv, grub_drop_in,
+    host_unit, meta_data, network_config, resize_argv, slices_unit, user_data,
+};
 use bmslice_spec::{Isolation, Setup};
 
-use crate::artifacts;
+use crate::guest::{HashFile, PLACE, Seed};
 use crate::step::Step;
 use crate::steps::boot::{BootArguments, BootPages, Reboot};
 use crate::steps::device::GroupSound;
-use crate::steps::disk::BuildDisk;
+use crate::steps::disk::{BuildDisk, unfinished};
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{InstallUnit, StorePlan};
 use crate::steps::memory::{AllocateHugePages, PageUser};
@@ -33,11 +36,15 @@ pub fn steps(
     let mut steps = vec![Step::StorePlan(StorePlan {
         plan: plan.to_json(),
     })];
-    for unit in artifacts::units(plan, binary) {
-        steps.push(Step::InstallUnit(InstallUnit {
-            name: unit.name,
-            content: unit.content,
-        }));
+    let options = RenderOptions {
+        binary: binary.into(),
+    };
+    for (path, content) in [
+        (HOST_UNIT, host_unit(&options)?),
+        (SLICES_UNIT, slices_unit(&options)?),
+    ] {
+        let path = path.to_owned();
+        steps.push(Step::InstallUnit(InstallUnit { path, content }));
     }
     for slice in plan.slices() {
         steps.extend(image(slice)?);
@@ -71,15 +78,14 @@ fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<Step> {
     // Any other boot loader is refused before, unless the arguments are there already.
     let BootLoader::Grub {
         config,
-        drop_ins: Some(folder),
+        drop_ins: Some(_),
     } = &inventory.boot.loader
     else {
         return None;
     };
-    let (name, content) = artifacts::drop_in(plan);
     Some(Step::BootArguments(BootArguments {
-        drop_in: format!("{folder}/{name}"),
-        content,
+        drop_in: GRUB_DROP_IN.into(),
+        content: grub_drop_in(&plan.host().kernel_args),
         config: config.clone(),
         args: plan.host().kernel_args.clone(),
     }))
@@ -144,23 +150,32 @@ pub(crate) fn page_steps(plan: &Plan) -> Vec<Step> {
 
 fn image(slice: &SlicePlan) -> Result<Vec<Step>, RenderError> {
     let disk = &slice.disk;
-    let customise = match disk.setup {
-        Setup::VirtCustomize => Some(artifacts::customise(slice)),
-        Setup::CloudInit | Setup::None => None,
-    };
+    let user = slice.guest.user.as_ref();
+    let hash = user
+        .and_then(|user| user.password_hash_file.clone())
+        .map(HashFile);
+    let part = unfinished(&disk.path);
+    let customize = customize_argv(slice, &part);
     let mut steps = vec![Step::BuildDisk(BuildDisk {
         slice: slice.name.clone(),
         path: disk.path.clone(),
         base: disk.base.clone(),
         size: disk.size,
         from: disk.from.clone(),
-        customise,
+        resize: resize_argv(slice, &part),
+        hash: customize.is_some().then(|| hash.clone()).flatten(),
+        customize,
     })];
-    if let Some(path) = &disk.seed {
+    if let (Setup::CloudInit, Some(path)) = (disk.setup, &disk.seed) {
         steps.push(Step::BuildSeed(BuildSeed {
             slice: slice.name.clone(),
             path: path.clone(),
-            seed: artifacts::seed(slice)?,
+            seed: Seed {
+                user_data: user_data(slice, hash.as_ref().map(|_| PLACE)),
+                meta_data: meta_data(slice),
+                network_config: network_config(slice)?,
+                hash,
+            },
         }));
     }
     Ok(steps)

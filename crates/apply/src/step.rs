@@ -156,7 +156,7 @@ impl Step {
         match self {
             Self::StorePlan(_) => "plan".into(),
             Self::InstallFile(step) => format!("file {}", step.path),
-            Self::InstallUnit(step) => format!("unit {}", step.name),
+            Self::InstallUnit(step) => format!("unit {}", step.name()),
             Self::BootArguments(_) => "boot arguments".into(),
             Self::BuildDisk(step) => format!("disk {}", step.path),
             Self::BuildSeed(step) => format!("seed {}", step.path),

@@ -11,7 +11,7 @@ use bmslice_spec::ImageFrom;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
-use crate::guest::{self, Customise};
+use crate::guest::HashFile;
 use crate::site::{Licence, Look, Site};
 use crate::step::Observation;
 
@@ -28,8 +28,12 @@ pub struct BuildDisk {
     pub size: ByteSize,
     /// How it comes from the base.
     pub from: ImageFrom,
-    /// What `virt-customize` does to it, when the guest is set up so.
-    pub customise: Option<Customise>,
+    /// The `virt-resize` command that fills it, when it comes so from the base.
+    pub resize: Option<Vec<String>>,
+    /// The `virt-customize` command that sets the guest up, when it is set up so.
+    pub customize: Option<Vec<String>>,
+    /// The file with a password's hash that is put into it.
+    pub hash: Option<HashFile>,
 }
 
 /// What `qemu-img info --output=json` tells.
@@ -50,11 +54,14 @@ fn folder(path: &str) -> String {
     }
 }
 
+/// Where a disk is while it is made.
+pub fn unfinished(path: &str) -> String {
+    format!("{path}.part")
+}
+
 /// libguestfs without libvirt: as root it can read the image itself.
-pub fn guestfs<A: Into<std::ffi::OsString>>(
-    program: &str,
-    args: impl IntoIterator<Item = A>,
-) -> Command {
+fn guestfs(argv: &[String]) -> Command {
+    let (program, args) = argv.split_first().map_or(("", argv), |(p, rest)| (p, rest));
     Command {
         env: vec![("LIBGUESTFS_BACKEND".into(), "direct".into())],
         ..Command::new(program, args)
@@ -67,7 +74,7 @@ impl BuildDisk {
     }
 
     fn part(&self) -> String {
-        format!("{}.part", self.path)
+        unfinished(&self.path)
     }
 
     pub fn describe(&self) -> String {
@@ -78,7 +85,7 @@ impl BuildDisk {
                 format!("as a copy of `{}` with {expand} grown", self.base)
             }
         };
-        let set_up = if self.customise.is_some() {
+        let set_up = if self.customize.is_some() {
             ", set up with `virt-customize`"
         } else {
             ""
@@ -123,12 +130,8 @@ impl BuildDisk {
         let mut problems = Vec::new();
         for (program, package, wanted) in [
             ("qemu-img", "qemu-utils", true),
-            (
-                "virt-resize",
-                "guestfs-tools",
-                matches!(self.from, ImageFrom::Resize { .. }),
-            ),
-            ("virt-customize", "guestfs-tools", self.customise.is_some()),
+            ("virt-resize", "guestfs-tools", self.resize.is_some()),
+            ("virt-customize", "guestfs-tools", self.customize.is_some()),
         ] {
             if wanted && !look.machine.has_program(program) {
                 problems.push(
@@ -140,8 +143,8 @@ impl BuildDisk {
                 );
             }
         }
-        if let Some(customise) = &self.customise {
-            problems.extend(customise.precondition(look, &self.slice));
+        if let Some(hash) = &self.hash {
+            problems.extend(hash.problem(look, &self.slice));
         }
         if !problems.is_empty() {
             return Ok(problems);
@@ -298,35 +301,25 @@ impl BuildDisk {
                     ["resize", "-q", "-f", "qcow2", part, &size],
                 ))?;
             }
-            ImageFrom::Resize { expand } => {
-                run(Command::new(
-                    "qemu-img",
-                    ["create", "-q", "-f", "qcow2", part, &size],
-                ))?;
-                run(guestfs(
-                    "virt-resize",
-                    [
-                        "--quiet",
-                        &format!("--format={}", info.format),
-                        "--output-format=qcow2",
-                        "--expand",
-                        expand,
-                        &self.base,
-                        part,
-                    ],
-                ))?;
-            }
+            ImageFrom::Resize { .. } => run(Command::new(
+                "qemu-img",
+                ["create", "-q", "-f", "qcow2", part, &size],
+            ))?,
         }
-        if let Some(customise) = &self.customise {
-            guest::customise(customise, &self.slice, part, site)?;
+        if let Some(argv) = &self.resize {
+            let mut argv = argv.clone();
+            // Told, not guessed: a raw image could say of itself what it likes.
+            argv.insert(1, format!("--format={}", info.format));
+            run(guestfs(&argv))?;
+        }
+        if let Some(argv) = &self.customize {
+            run(guestfs(argv))?;
         }
         Ok(())
     }
 
     pub fn undo(&self, site: &mut Site<'_>) -> Result<(), StepError> {
         site.machine.remove(Path::new(&self.part()))?;
-        site.machine
-            .remove(Path::new(&guest::staged(&self.slice)))?;
         if site.licence.delete_images {
             site.machine.remove(Path::new(&self.path))?;
         }

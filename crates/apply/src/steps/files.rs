@@ -6,7 +6,7 @@ use bmslice_host::{HostError, Machine};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
-use crate::paths::{PLAN, UNITS};
+use crate::paths::PLAN;
 use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
 
@@ -158,23 +158,24 @@ impl InstallFile {
 /// Puts a systemd unit in place and enables it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallUnit {
-    /// `bmslice-host.service`.
-    pub name: String,
+    /// `/etc/systemd/system/bmslice-host.service`.
+    pub path: String,
     /// Its file.
     pub content: String,
 }
 
 impl InstallUnit {
-    fn path(&self) -> String {
-        format!("{UNITS}/{}", self.name)
+    /// `bmslice-host.service`.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
     pub fn describe(&self) -> String {
-        format!("install and enable the unit `{}`", self.name)
+        format!("install and enable the unit `{}`", self.name())
     }
 
     pub fn describe_undo(&self) -> String {
-        format!("disable and remove the unit `{}`", self.name)
+        format!("disable and remove the unit `{}`", self.name())
     }
 
     pub fn precondition(&self, look: &Look<'_>) -> Vec<Problem> {
@@ -191,7 +192,7 @@ impl InstallUnit {
         // It exits with 1 for `disabled` and for a unit that is not there.
         match look.machine.run(&bmslice_host::Command::new(
             "systemctl",
-            ["is-enabled", &self.name],
+            ["is-enabled", self.name()],
         )) {
             Ok(output) => Ok(output.stdout.trim() == "enabled"),
             Err(HostError::Failed { .. }) => Ok(false),
@@ -200,35 +201,35 @@ impl InstallUnit {
     }
 
     pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
-        match observe_file(look, &self.path(), &self.content, 0o644)? {
+        match observe_file(look, &self.path, &self.content, 0o644)? {
             Observation::Held if !self.enabled(look)? => Ok(Observation::different(format!(
                 "the unit `{}` is there and not enabled",
-                self.name
+                self.name()
             ))),
             seen => Ok(seen),
         }
     }
 
     pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
-        let content = look.file(&self.path())?.map(Content::of);
+        let content = look.file(&self.path)?.map(Content::of);
         let enabled = content.is_some() && self.enabled(look)?;
         Ok(Before::Unit { content, enabled })
     }
 
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
         site.machine
-            .install(Path::new(&self.path()), self.content.as_bytes(), 0o644)?;
+            .install(Path::new(&self.path), self.content.as_bytes(), 0o644)?;
         site.run("systemctl", ["daemon-reload"])?;
-        site.run("systemctl", ["enable", &self.name])?;
+        site.run("systemctl", ["enable", self.name()])?;
         Ok(())
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
         let was_enabled = matches!(before, Before::Unit { enabled: true, .. });
-        if !was_enabled && site.look().file(&self.path())?.is_some() {
-            site.run("systemctl", ["disable", &self.name])?;
+        if !was_enabled && site.look().file(&self.path)?.is_some() {
+            site.run("systemctl", ["disable", self.name()])?;
         }
-        restore_file(site.machine, &self.path(), before)?;
+        restore_file(site.machine, &self.path, before)?;
         site.run("systemctl", ["daemon-reload"])?;
         Ok(())
     }

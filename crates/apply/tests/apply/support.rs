@@ -1,0 +1,196 @@
+//! A fake lab server, a plan for it, and what the units do after a boot.
+
+use std::collections::BTreeMap;
+
+use bmslice_apply::{
+    ApplyError, ApplyOptions, Event, Outcome, Phase, ReleaseOptions, Released, State, Which, apply,
+    release, resume,
+};
+use bmslice_host::Machine;
+use bmslice_host::fake::{FakeMachine, FakeServer};
+use bmslice_inventory::{Inventory, LiveInventory};
+use bmslice_model::ByteSize;
+use bmslice_plan::{Plan, PlanParts};
+use bmslice_spec::Slicing;
+
+pub const BASE: &str = "/var/lib/libvirt/images/debian-12-guest.qcow2";
+pub const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
+pub const BINARY: &str = "/usr/local/bin/bmslice";
+
+/// Red with a whole card on node 0, Blue with a VF on node 1, both on boot-time huge pages.
+pub fn spec() -> String {
+    include_str!("../../../../examples/red-blue.yaml").replacen(
+        "user: { name: ops, sshKeys: [], sudo: true }",
+        "user: { name: ops, sshKeys: [], sudo: true, passwordHashFile: /root/ops.hash }",
+        1,
+    )
+}
+
+pub struct Server {
+    pub fake: FakeMachine,
+    pub plan: Plan,
+}
+
+/// The lab's server with a base image, and the plan of [`spec`] for it.
+pub fn lab() -> Server {
+    let fake = machine();
+    let plan = plan(&fake, &spec());
+    Server { fake, plan }
+}
+
+pub fn machine() -> FakeMachine {
+    let fake = FakeMachine::new(FakeServer::lab());
+    fake.add_image(BASE, ByteSize::from_gib(2), ByteSize::from_mib(300));
+    // Debian's grub-mkconfig reads drop-ins, and says so.
+    fake.put_with_mode(
+        "/usr/sbin/grub-mkconfig",
+        "#!/bin/sh\nfor x in ${sysconfdir}/default/grub.d/*.cfg ; do . $x; done\n",
+        0o755,
+    );
+    fake.put_with_mode("/root/ops.hash", format!("{HASH}\n"), 0o600);
+    fake
+}
+
+pub fn plan(fake: &FakeMachine, spec: &str) -> Plan {
+    let slicing = Slicing::parse("test.yaml", spec).unwrap_or_else(|errors| panic!("{errors:?}"));
+    bmslice_planner::plan(&slicing, &inventory(fake)).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+pub fn inventory(fake: &FakeMachine) -> LiveInventory {
+    LiveInventory::read(fake, None).unwrap()
+}
+
+/// The facts that two looks at the same server share: not how much memory happens to be free.
+pub fn facts(fake: &FakeMachine) -> Inventory {
+    let mut inventory = inventory(fake).into_inner();
+    for node in &mut inventory.nodes {
+        node.memory_free = ByteSize::ZERO;
+    }
+    inventory
+}
+
+/// What an administrator would call his, without the lock's file.
+pub fn state(fake: &FakeMachine) -> BTreeMap<String, String> {
+    let mut state = fake.state();
+    state.remove("/var/lib/bmslice/lock");
+    state
+}
+
+/// What differs between two states, for messages.
+pub fn differences(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let keys = before.keys().chain(after.keys());
+    let mut lines: Vec<String> = keys
+        .filter(|key| before.get(*key) != after.get(*key))
+        .map(|key| format!("{key}: {:?} -> {:?}", before.get(key), after.get(key)))
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+impl Server {
+    pub fn options(&self) -> ApplyOptions {
+        ApplyOptions {
+            allow_reboot: true,
+            binary: BINARY.into(),
+            ..ApplyOptions::default()
+        }
+    }
+
+    pub fn apply(&self) -> Result<Outcome, ApplyError> {
+        self.apply_with(&self.options(), &mut |_| {})
+    }
+
+    pub fn apply_with(
+        &self,
+        options: &ApplyOptions,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Outcome, ApplyError> {
+        let inventory = inventory(&self.fake);
+        apply(&self.fake, &inventory, &self.plan, options, events)
+    }
+
+    /// Everything that a boot of the host does for us.
+    pub fn reboot(&self) -> Option<Result<Outcome, ApplyError>> {
+        let mut outcome = None;
+        let units = |fake: &FakeMachine| {
+            if fake
+                .enabled_units()
+                .contains(&"bmslice-host.service".to_owned())
+            {
+                outcome = Some(resume(fake, Phase::Host, BINARY, &mut |_| {}));
+            }
+        };
+        self.fake.reboot_with(units);
+        if !matches!(outcome, Some(Ok(_)) | None) {
+            return outcome;
+        }
+        self.fake
+            .enabled_units()
+            .contains(&"bmslice-slices.service".to_owned())
+            .then(|| resume(&self.fake, Phase::All, BINARY, &mut |_| {}))
+    }
+
+    /// Applies, and takes the reboot that it asks for.
+    pub fn slice(&self) {
+        assert_eq!(self.apply().unwrap(), Outcome::Rebooting);
+        assert!(self.fake.reboot_requested());
+        let outcome = self.reboot().unwrap().unwrap();
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    }
+
+    pub fn release(&self) -> Result<Released, ApplyError> {
+        let options = ReleaseOptions {
+            delete_images: true,
+            ..ReleaseOptions::default()
+        };
+        release(&self.fake, &Which::All, &options, &mut |_| {})
+    }
+
+    pub fn is_running(&self, name: &str) -> bool {
+        let domains = self.fake.hypervisor().unwrap().domains().unwrap();
+        domains.iter().any(|d| d.name == name && d.running)
+    }
+
+    /// The same plan, changed by hand.
+    pub fn change(mut self, change: impl FnOnce(&mut PlanParts)) -> Self {
+        let mut parts = self.plan.into_parts();
+        change(&mut parts);
+        self.plan = Plan::new(parts).unwrap();
+        self
+    }
+}
+
+/// The steps that were done, from the events.
+pub fn done(events: &[Event]) -> Vec<String> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Step {
+                what,
+                state: State::Done,
+                ..
+            } => Some(what.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+pub fn notes(events: &[Event]) -> String {
+    let notes = events.iter().filter_map(|event| match event {
+        Event::Note(text) => Some(text.as_str()),
+        _ => None,
+    });
+    notes.collect::<Vec<_>>().join("\n")
+}
+
+/// The reasons of a refusal.
+pub fn refusal(result: Result<Outcome, ApplyError>) -> Vec<String> {
+    match result.unwrap_err() {
+        ApplyError::Refused { problems } => problems.into_iter().map(|p| p.text).collect(),
+        error => panic!("not a refusal: {error}"),
+    }
+}
