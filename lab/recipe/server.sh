@@ -47,21 +47,48 @@ LoadCredential=bmslice-lab.host-key
 EOF
 
 # -- KVM: loaded before libvirtd probes, or libvirt says it has none -------------
-cat > "$tree/etc/modules-load.d/kvm.conf" <<'EOF'
-kvm_amd
-kvm_intel
-vfio_pci
-EOF
-echo 'options kvm_amd nested=0' > "$tree/etc/modprobe.d/lab.conf"
+cat > "$tree/etc/systemd/system/load-kvm.service" <<'EOF'
+[Unit]
+Description=Load the KVM module of this CPU
+Before=libvirtd.service
 
-# -- boot loader -----------------------------------------------------------------
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'if grep -qw svm /proc/cpuinfo; then exec modprobe kvm_amd; else exec modprobe kvm_intel; fi'
+
+[Install]
+WantedBy=multi-user.target
+EOF
+
+# -- udev: an emulated CPU pays dearly for each event, and 24 CPUs, 64 consoles and
+#    hundreds of memory blocks would each ask for modules that are not there ---------
+mkdir -p "$tree/etc/systemd/system/systemd-udev-trigger.service.d" "$tree/etc/udev"
+cat > "$tree/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf" <<'EOF'
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=subsystems --action=add
+ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=module,block,net --subsystem-nomatch=cpu --subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=acpi --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=machinecheck --subsystem-nomatch=workqueue --subsystem-nomatch=event_source --subsystem-nomatch=clockevents --subsystem-nomatch=input --subsystem-nomatch=serio --subsystem-nomatch=pnp --subsystem-nomatch=wakeup --subsystem-nomatch=bdi
+ExecStart=-udevadm trigger --action=add /sys/class/tty/ttyS0
+EOF
+echo 'children_max=4' >> "$tree/etc/udev/udev.conf"
+for module in ahci iTCO_wdt lpc_ich i2c_i801 pcspkr psmouse serio_raw vga16fb ccp cfg80211 \
+    aesni_intel ghash_clmulni_intel sha1_ssse3 sha256_ssse3 sha512_ssse3; do
+    echo "blacklist $module"
+done > "$tree/etc/modprobe.d/lab.conf"
+
+# -- boot loader; on the kernel's command line:
+#    tsc=reliable   an emulated AMD CPU claims no constant TSC, and without the TSC every look
+#                   at the clock is an exit to the emulator under one lock
+#    lpj=           saves each CPU its delay calibration; only a lower bound matters here
+#    nowatchdog     a slow host is not a soft lockup -----------------------------------------------------------------
 mkdir -p "$tree/etc/default/grub.d" "$tree/boot/grub/i386-pc"
 cat > "$tree/etc/default/grub" <<'EOF'
 GRUB_DEFAULT=0
 GRUB_TIMEOUT=1
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT="quiet"
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 mitigations=off audit=0 apparmor=0"
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 selinux=0 apparmor=0 nowatchdog"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
@@ -78,16 +105,23 @@ set timeout=0
 serial --unit=0 --speed=115200
 terminal_output console serial
 menuentry Debian {
-    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 mitigations=off audit=0 apparmor=0 quiet
+    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 selinux=0 apparmor=0 nowatchdog quiet
     initrd /boot/initrd.img-$kernel
 }
 EOF
 
 # -- a small initramfs: disk and root file system, nothing else --------------------
 printf 'virtio_pci\nvirtio_blk\next4\n' > "$tree/etc/initramfs-tools/modules"
+# no udev in it: devtmpfs has the disk and blkid finds the file system
+mkdir -p "$tree/etc/initramfs-tools/scripts/init-top" "$tree/etc/initramfs-tools/scripts/init-bottom"
+for stage in init-top init-bottom; do
+    printf '#!/bin/sh\nexit 0\n' > "$tree/etc/initramfs-tools/scripts/$stage/udev"
+    chmod 755 "$tree/etc/initramfs-tools/scripts/$stage/udev"
+done
 cat > "$tree/etc/initramfs-tools/conf.d/lab" <<'EOF'
 MODULES=list
-COMPRESS=lz4
+COMPRESS=zstd
+COMPRESSLEVEL=3
 RUNSIZE=10%
 FSTYPE=ext4
 EOF
@@ -101,6 +135,8 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     systemd-networkd-wait-online.service grub-common.service apparmor.service \
     getty@tty1.service keyboard-setup.service console-setup.service \
     libvirt-guests.service virtlockd.service virtlockd.socket virtlockd-admin.socket \
+    systemd-rfkill.socket logrotate.timer remote-fs.target machines.target \
+    systemd-network-generator.service systemd-sysusers.service systemd-machine-id-commit.service \
     dnsmasq.service run-qemu.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     dev-mqueue.mount sys-fs-fuse-connections.mount nvmefc-boot-connections.service \
     systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-journal-flush.service \
@@ -110,5 +146,8 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
 done
 mkdir -p "$tree/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\nAudit=no\n' > "$tree/etc/systemd/journald.conf.d/lab.conf"
-chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service >/dev/null 2>&1
+chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service load-kvm.service >/dev/null 2>&1
 rm -f "$tree/etc/libvirt/qemu/networks/autostart/default.xml"
+
+# -- what only served the building ---------------------------------------------------
+rm -f "$tree/etc/apt/apt.conf.d/99mmdebstrap"
