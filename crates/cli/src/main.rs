@@ -1,2 +1,7 @@
 //! The `bmslice` command: a shim over the library crate beside it.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bmslice::run(std::env::args_os())
+}

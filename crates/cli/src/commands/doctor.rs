@@ -1,0 +1,87 @@
+//! `bmslice doctor`: is this server fit to be sliced?
+
+use bmslice_doctor::{Finding, Level, Outcome, examine, is_fit};
+use clap::Args;
+
+use crate::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Output, style};
+use crate::server::Source;
+use crate::tables::{Page, count};
+
+/// Which server.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Examine whether a server is fit to be sliced: each check with its level, what was \
+found, and how to mend it. Changes nothing.
+
+Exit code 1 when a check of level error does not hold, or could not be made."
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let inventory = arguments.source.read(context)?;
+    let findings = examine(&inventory);
+    context
+        .output
+        .data(&findings, || page(&findings, &context.output))?;
+    Ok(if is_fit(&findings) {
+        Exit::Done
+    } else {
+        Exit::Refused
+    })
+}
+
+fn page(findings: &[Finding], output: &Output) -> String {
+    let mut page = Page::new(output);
+    let color = output.colors();
+    for finding in findings {
+        let word = match (&finding.outcome, finding.level) {
+            (Outcome::Holds { .. }, _) => style::good("holds  ", color),
+            (Outcome::DoesNotHold { .. }, Level::Error) => style::error("ERROR  ", color),
+            (Outcome::DoesNotHold { .. }, Level::Warning) => style::warning("warning", color),
+            (Outcome::DoesNotHold { .. }, Level::Info) => style::hint("info   ", color),
+            (Outcome::CouldNotCheck { .. }, _) => style::warning("unknown", color),
+        };
+        page.line(&format!("{word}  {}: {}", finding.name, finding.about));
+        let mut details = |details: &[(&str, &String)]| {
+            let details: Vec<(&str, String)> = details
+                .iter()
+                .map(|(name, text)| (*name, (*text).clone()))
+                .collect();
+            page.facts(&details);
+        };
+        match &finding.outcome {
+            Outcome::Holds { found } => details(&[("         found", found)]),
+            Outcome::DoesNotHold {
+                found,
+                wanted,
+                mend,
+            } => details(&[
+                ("         found", found),
+                ("         wanted", wanted),
+                ("         mend", mend),
+            ]),
+            Outcome::CouldNotCheck { why } => details(&[("         why", why)]),
+        }
+    }
+    let hold = findings
+        .iter()
+        .filter(|f| matches!(f.outcome, Outcome::Holds { .. }))
+        .count();
+    let verdict = if is_fit(findings) {
+        style::good("This server can be sliced", color)
+    } else {
+        style::error("This server cannot be sliced as it is", color)
+    };
+    page.line("");
+    page.line(&format!(
+        "{verdict}: {hold} of {} hold",
+        count(findings.len(), "check")
+    ));
+    page.finish()
+}

@@ -1,0 +1,34 @@
+//! `bmslice resume`: what the units of `apply` call after each boot. Hidden: people call `apply`.
+
+use bmslice_apply::Phase;
+use clap::Args;
+
+use crate::Context;
+use crate::commands::apply::{binary, failure};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::server;
+
+/// How much of it.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Only what must be there before libvirt starts: huge pages and virtual functions
+    #[arg(long)]
+    pub host: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let machine = server::machine(context)?;
+    let phase = if arguments.host {
+        Phase::Host
+    } else {
+        Phase::All
+    };
+    let mut progress = Progress::new(&context.output);
+    bmslice_apply::resume(&machine, phase, &binary()?, &mut |event| {
+        progress.tell(event)
+    })
+    .map_err(failure)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,246 @@
+//! `bmslice status`: what is sliced here.
+
+use std::path::PathBuf;
+
+use bmslice_apply::{GuestState, SliceStatus, Status};
+use bmslice_model::{CpuSet, MacAddress};
+use bmslice_plan::{NicPlan, SlicePlan};
+use bmslice_verify::FabricTable;
+use clap::Args;
+use serde::Serialize;
+
+use crate::Context;
+use crate::commands::apply::failure;
+use crate::commands::verify;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Output, style};
+use crate::plan_page::{device, pins};
+use crate::server;
+use crate::tables::{Page, or_dash};
+
+/// What the switch says, if anything.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show what is sliced here: each slice with its guest's state, CPUs, memory and NICs, \
+what its next start changes, and whether a reboot or an interrupted run is open. Changes nothing."
+)]
+pub struct Arguments {
+    /// The switch's MAC table as it prints it, to show where each NIC was learned; `-` is standard
+    /// input
+    #[arg(long, value_name = "FILE")]
+    pub fabric: Option<PathBuf>,
+}
+
+/// For programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interrupted: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reboot_needed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    libvirt_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_cpus: Option<CpuSet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_cpus: Option<CpuSet>,
+    slices: Vec<Slice>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Slice {
+    name: String,
+    tenant: String,
+    state: &'static str,
+    vcpus: Vec<u32>,
+    emulator: CpuSet,
+    nodes: Vec<u32>,
+    memory: String,
+    nics: Vec<Nic>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    at_next_start: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Nic {
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<MacAddress>,
+    /// Where the switch has learned it; not there when nobody asked the switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learned: Option<Vec<String>>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let fabric = arguments
+        .fabric
+        .as_deref()
+        .map(verify::fabric)
+        .transpose()?;
+    let machine = server::machine(context)?;
+    let status = bmslice_apply::status(&machine).map_err(failure)?;
+    let document = document(&status, fabric.as_ref());
+    context
+        .output
+        .data(&document, || page(&document, &status, &context.output))?;
+    Ok(Exit::Done)
+}
+
+fn document(status: &Status, fabric: Option<&FabricTable>) -> Document {
+    let plan = status.plan.as_ref();
+    let slices = status
+        .slices
+        .iter()
+        .filter_map(|state| {
+            let slice = plan?.slice(state.name.as_str())?;
+            Some(slice_document(slice, state, fabric))
+        })
+        .collect();
+    Document {
+        plan: plan.map(bmslice_plan::Plan::digest),
+        interrupted: status.open.as_ref().map(bmslice_apply::Run::describe),
+        reboot_needed: status.reboot.clone(),
+        libvirt_error: status.libvirt_error.clone(),
+        host_cpus: plan.map(|plan| plan.host().cpus.clone()),
+        free_cpus: plan.map(|plan| plan.host().free.clone()),
+        slices,
+    }
+}
+
+fn slice_document(slice: &SlicePlan, state: &SliceStatus, fabric: Option<&FabricTable>) -> Slice {
+    Slice {
+        name: slice.name.to_string(),
+        tenant: slice.tenant.to_string(),
+        state: match state.state {
+            GuestState::Running => "running",
+            GuestState::Off => "off",
+            GuestState::Undefined => "undefined",
+            GuestState::Foreign => "foreign",
+            GuestState::Unknown => "unknown",
+        },
+        vcpus: slice.vcpus.iter().map(|cpu| cpu.number()).collect(),
+        emulator: slice.emulator.clone(),
+        nodes: slice.cells.iter().map(|cell| cell.node.0).collect(),
+        memory: match slice.huge_pages {
+            Some(page) => format!("{} in pages of {page}", slice.memory),
+            None => slice.memory.to_string(),
+        },
+        nics: slice
+            .nics
+            .iter()
+            .map(|nic| nic_document(nic, fabric))
+            .collect(),
+        at_next_start: state.at_next_start.clone(),
+    }
+}
+
+fn nic_document(nic: &NicPlan, fabric: Option<&FabricTable>) -> Nic {
+    let mac = nic.common().mac;
+    let what = match nic {
+        NicPlan::Passthrough { device: d, .. } => device(d),
+        NicPlan::Vf {
+            pf,
+            index,
+            address,
+            vlan,
+            ..
+        } => {
+            let vlan = vlan
+                .map(|vlan| format!(", VLAN {vlan}"))
+                .unwrap_or_default();
+            format!("VF {index} {address} of {}{vlan}", device(pf))
+        }
+        NicPlan::Virtio { network, .. } => format!("virtio on network {network}"),
+    };
+    let learned = fabric.and_then(|table| {
+        let entries = table.of(mac?);
+        Some(
+            entries
+                .map(|entry| format!("port {}, {}", entry.port(), entry.vlan))
+                .collect(),
+        )
+    });
+    Nic { what, mac, learned }
+}
+
+fn page(document: &Document, status: &Status, output: &Output) -> String {
+    let mut page = Page::new(output);
+    let color = output.colors();
+    if let Some(what) = &document.interrupted {
+        let word = style::warning("interrupted", color);
+        page.paragraph(
+            &format!("{word}: {what}; `bmslice apply` goes on with it"),
+            2,
+        );
+    }
+    if let Some(why) = &document.reboot_needed {
+        let word = style::warning("reboot needed", color);
+        page.paragraph(&format!("{word}: {why}"), 2);
+    }
+    if let Some(error) = &document.libvirt_error {
+        let word = style::warning("libvirt", color);
+        page.paragraph(&format!("{word}: {error}"), 2);
+    }
+    let Some(plan) = &status.plan else {
+        page.line("Nothing is sliced here.");
+        return page.finish();
+    };
+    let host = plan.host();
+    page.facts(&[
+        ("server", plan.parts().server.hostname.clone()),
+        ("plan", plan.digest()),
+        ("host's CPUs", host.cpus.to_string()),
+        (
+            "free CPUs",
+            or_dash((!host.free.is_empty()).then_some(&host.free)),
+        ),
+    ]);
+    for (slice, planned) in document.slices.iter().zip(plan.slices()) {
+        let state = match slice.state {
+            "running" => style::good("running", color),
+            "off" => style::warning("off", color),
+            other => style::error(other, color),
+        };
+        page.heading(&format!("{} ({}): {state}", slice.name, slice.tenant));
+        let nodes: Vec<String> = slice.nodes.iter().map(ToString::to_string).collect();
+        let mut facts = vec![
+            ("  vCPU→CPU", pins(&planned.vcpus)),
+            ("  emulator", slice.emulator.to_string()),
+            (
+                "  memory",
+                format!("{}, NUMA node {}", slice.memory, nodes.join(", ")),
+            ),
+        ];
+        for nic in &slice.nics {
+            let mut text = nic.what.clone();
+            if let Some(mac) = nic.mac {
+                text.push_str(&format!(", MAC {mac}"));
+            }
+            match nic.learned.as_deref() {
+                None => {}
+                Some([]) => text.push_str("\nnot learned by the switch"),
+                Some(learned) => {
+                    text.push_str(&format!(
+                        "\nlearned by the switch on {}",
+                        learned.join("; ")
+                    ));
+                }
+            }
+            facts.push(("  NIC", text));
+        }
+        for change in &slice.at_next_start {
+            facts.push(("  next start", change.clone()));
+        }
+        if slice.state == "running" {
+            facts.push(("  look inside", format!("virsh console {}", slice.name)));
+        }
+        page.facts(&facts);
+    }
+    page.finish()
+}

@@ -1,0 +1,134 @@
+//! Specs and plans from files, and plans from specs.
+
+use std::path::Path;
+
+use bmslice_inventory::Inventory;
+use bmslice_plan::{Plan, PlanFileError};
+use bmslice_planner::Refusal;
+use bmslice_spec::Slicing;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::files;
+
+/// What a file holds that may be either.
+pub(crate) enum Document {
+    /// What is wanted.
+    Spec(Slicing),
+    /// What was decided.
+    Plan(Plan),
+}
+
+/// Reads a spec.
+pub(crate) fn spec(path: &Path) -> Result<Slicing, Failure> {
+    let bytes = files::read(path, "a spec")?;
+    match format(&bytes) {
+        Some(format) => Err(not(path, "a spec", &format)),
+        None => spec_of(path, &bytes),
+    }
+}
+
+/// Reads a plan file.
+pub(crate) fn plan(path: &Path) -> Result<Plan, Failure> {
+    let bytes = files::read(path, "a plan")?;
+    match format(&bytes) {
+        Some(format) if !format.starts_with("bmslice/plan/") => Err(not(path, "a plan", &format)),
+        _ => plan_of(path, &bytes),
+    }
+}
+
+/// Reads a spec or a plan file, whichever it is.
+pub(crate) fn spec_or_plan(path: &Path) -> Result<Document, Failure> {
+    let bytes = files::read(path, "a spec or plan")?;
+    match format(&bytes) {
+        Some(format) if format.starts_with("bmslice/plan/") => {
+            plan_of(path, &bytes).map(Document::Plan)
+        }
+        Some(format) => Err(not(path, "a spec or plan", &format)),
+        None => spec_of(path, &bytes).map(Document::Spec),
+    }
+}
+
+fn spec_of(path: &Path, bytes: &[u8]) -> Result<Slicing, Failure> {
+    let name = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    Ok(Slicing::parse_bytes(&name, bytes)?)
+}
+
+fn plan_of(path: &Path, bytes: &[u8]) -> Result<Plan, Failure> {
+    Plan::parse(&String::from_utf8_lossy(bytes)).map_err(|error| {
+        let failure = Failure::refused(format!("`{}`: {error}", path.display()));
+        match error {
+            PlanFileError::Malformed(_) => {
+                failure.hint("`bmslice plan SPEC --out FILE` writes one")
+            }
+            _ => failure.hint("plan anew: a plan is not to be edited"),
+        }
+    })
+}
+
+/// The `format` of one of our own files; a spec has none.
+fn format(bytes: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let format = value.get("format")?.as_str()?;
+    format.starts_with("bmslice/").then(|| format.to_owned())
+}
+
+fn not(path: &Path, wanted: &str, format: &str) -> Failure {
+    let kind = match format.split('/').nth(1) {
+        Some("plan") => "a plan",
+        Some("inventory") => "an inventory",
+        _ => "another file of bmslice",
+    };
+    let failure = Failure::refused(format!(
+        "`{}` is {kind} (`{format}`), where {wanted} is wanted",
+        path.display()
+    ));
+    match (wanted, kind) {
+        ("a spec", "a plan") => failure.hint("`bmslice render` and `bmslice apply` take plans"),
+        ("a plan", "an inventory") | ("a spec", "an inventory") => {
+            failure.hint("give it with `--inventory`")
+        }
+        _ => failure,
+    }
+}
+
+/// Places the slices on a server, and has the plan judged by the checker before anybody sees it.
+pub(crate) fn planned(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+) -> Result<Plan, Failure> {
+    let plan = bmslice_planner::plan_following(spec, inventory, previous).map_err(refusal)?;
+    let violations = bmslice_check::check(spec, inventory, &plan);
+    if violations.is_empty() {
+        return Ok(plan);
+    }
+    let all = violations.iter().fold(
+        "the plan breaks its own rules and is not used:".to_owned(),
+        |all, violation| format!("{all}\n  - {violation}"),
+    );
+    Err(Failure::failed(all).hint(
+        "this is a mistake of bmslice: report it with the spec and `bmslice inspect -o json`",
+    ))
+}
+
+fn refusal(refusal: Refusal) -> Failure {
+    let (exit, mut text) = match &refusal {
+        Refusal::Unsound(source) => (Exit::Failed, format!("{refusal}: {source}")),
+        Refusal::Argument(source) => (Exit::Failed, format!("{refusal}: {source}")),
+        _ => (Exit::Refused, refusal.to_string()),
+    };
+    // A refusal with several parts reads better below each other.
+    if text.len() > 160 && text.contains("; ") {
+        text = text.replacen("; ", ";\n  ", 1);
+    }
+    let failure = Failure::message(exit, text);
+    match refusal.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}

@@ -1,0 +1,274 @@
+//! A plan for people: who has which CPUs, memory and NICs, what is done to the host, and why.
+
+use bmslice_model::{CpuId, CpuSet};
+use bmslice_plan::{DeviceRef, Level, NicPlan, Plan, SlicePlan};
+use bmslice_spec::{ImageFrom, Isolation, Setup};
+use comfy_table::Table;
+
+use crate::output::{Output, style};
+use crate::tables::{Page, or_dash, table};
+
+/// The whole page.
+pub(crate) fn page(plan: &Plan, output: &Output) -> String {
+    let mut page = Page::new(output);
+    page.facts(&host(plan));
+    page.heading("CPUs").table(&cpus(plan, output));
+    page.heading("Memory").table(&memory(plan, output));
+    page.heading("NICs").table(&nics(plan, output));
+    page.heading("Disks").facts(&disks(plan));
+    let findings = &plan.parts().report.findings;
+    if !findings.is_empty() {
+        page.heading("Why");
+        for finding in findings {
+            let level = match finding.level {
+                Level::Info => "-".to_owned(),
+                Level::Warning => style::warning("warning:", output.colors()),
+            };
+            let about = finding.slice.as_ref().map(|slice| format!("{slice}: "));
+            let text = format!("{level} {}{}", about.unwrap_or_default(), finding.text);
+            page.paragraph(&text, 2);
+        }
+    }
+    page.finish()
+}
+
+fn host(plan: &Plan) -> Vec<(&'static str, String)> {
+    let host = plan.host();
+    let set = |cpus: &CpuSet| {
+        if cpus.is_empty() {
+            "none".to_owned()
+        } else {
+            cpus.to_string()
+        }
+    };
+    let isolation = match host.isolation {
+        Isolation::Boot => "by boot arguments",
+        Isolation::Dynamic => "by a cpuset partition",
+        Isolation::None => "by pins only",
+    };
+    let mut facts = vec![
+        ("server", plan.parts().server.hostname.clone()),
+        ("host's CPUs", set(&host.cpus)),
+        ("isolated", format!("{} {isolation}", set(&host.isolated))),
+        ("free", set(&host.free)),
+    ];
+    if !host.kernel_args.is_empty() {
+        let args: Vec<&str> = host.kernel_args.iter().map(|arg| arg.as_str()).collect();
+        facts.push(("kernel args", args.join(" ")));
+    }
+    if !host.huge_pages.is_empty() {
+        let pages: Vec<String> = host
+            .huge_pages
+            .iter()
+            .map(|pages| {
+                let when = if pages.at_boot {
+                    "at boot"
+                } else {
+                    "at run time"
+                };
+                format!(
+                    "{} × {} on node {} {when}",
+                    pages.count, pages.size, pages.node
+                )
+            })
+            .collect();
+        facts.push(("huge pages", pages.join(", ")));
+    }
+    for split in &host.split {
+        facts.push((
+            "split",
+            format!("{} into {} VFs", device(&split.device), split.vfs),
+        ));
+    }
+    facts
+}
+
+/// `0000:01:00.0 (eno1)`.
+pub(crate) fn device(device: &DeviceRef) -> String {
+    match &device.interface {
+        Some(interface) => format!("{} ({interface})", device.address),
+        None => device.address.to_string(),
+    }
+}
+
+fn nodes(slice: &SlicePlan) -> String {
+    let nodes: Vec<String> = slice
+        .cells
+        .iter()
+        .map(|cell| cell.node.to_string())
+        .collect();
+    nodes.join(",")
+}
+
+fn cpus(plan: &Plan, output: &Output) -> Table {
+    let mut table = table(
+        output,
+        &[
+            "slice",
+            "tenant",
+            "node",
+            "vCPU→CPU…",
+            "emulator",
+            "IOThreads",
+            "idle",
+        ],
+    );
+    for slice in plan.slices() {
+        let pool = |cpus: &CpuSet| {
+            if slice.pool_is_host {
+                format!("{cpus} (host)")
+            } else {
+                cpus.to_string()
+            }
+        };
+        let iothreads: Vec<String> = slice.iothreads.iter().map(pool).collect();
+        table.add_row(vec![
+            slice.name.to_string(),
+            slice.tenant.to_string(),
+            nodes(slice),
+            pins(&slice.vcpus),
+            pool(&slice.emulator),
+            if iothreads.is_empty() {
+                "-".into()
+            } else {
+                iothreads.join("\n")
+            },
+            or_dash((!slice.idle.is_empty()).then_some(&slice.idle)),
+        ]);
+    }
+    table
+}
+
+/// `0→4 1→6 2→8`.
+pub(crate) fn pins(vcpus: &[CpuId]) -> String {
+    let pins: Vec<String> = vcpus
+        .iter()
+        .enumerate()
+        .map(|(vcpu, cpu)| format!("{vcpu}→{cpu}"))
+        .collect();
+    pins.join(" ")
+}
+
+fn memory(plan: &Plan, output: &Output) -> Table {
+    let mut table = table(
+        output,
+        &["slice", "cell", "node", "vCPUs", "memory", "pages"],
+    );
+    for slice in plan.slices() {
+        for (number, cell) in slice.cells.iter().enumerate() {
+            let pages = match slice.huge_pages {
+                Some(page) => {
+                    let count = cell.memory.bytes().checked_div(page.bytes()).unwrap_or(0);
+                    format!("{count} × {page}")
+                }
+                None => "plain".into(),
+            };
+            table.add_row(vec![
+                slice.name.to_string(),
+                number.to_string(),
+                cell.node.to_string(),
+                cell.vcpus.to_string(),
+                cell.memory.to_string(),
+                pages,
+            ]);
+        }
+    }
+    table
+}
+
+fn nics(plan: &Plan, output: &Output) -> Table {
+    let mut table = table(
+        output,
+        &[
+            "slice",
+            "NIC…",
+            "node",
+            "where",
+            "MAC",
+            "VLAN",
+            "on the fabric…",
+        ],
+    );
+    for slice in plan.slices() {
+        for nic in &slice.nics {
+            let common = nic.common();
+            let (what, node, vlan) = match nic {
+                NicPlan::Passthrough {
+                    device: d, group, ..
+                } => {
+                    let mut what = device(d);
+                    if !group.is_empty() {
+                        let group: Vec<String> = group.iter().map(ToString::to_string).collect();
+                        what.push_str(&format!(" with {}", group.join(", ")));
+                    }
+                    (what, d.node, None)
+                }
+                NicPlan::Vf {
+                    pf,
+                    index,
+                    address,
+                    vlan,
+                    ..
+                } => (
+                    format!("VF {index} {address} of {}", device(pf)),
+                    pf.node,
+                    *vlan,
+                ),
+                NicPlan::Virtio { network, .. } => {
+                    (format!("virtio on network {network}"), None, None)
+                }
+            };
+            let place = match (nic, common.local) {
+                (NicPlan::Virtio { .. }, _) => "-",
+                (_, Some(true)) => "local",
+                (_, Some(false)) => "REMOTE",
+                (_, None) => "unknown",
+            };
+            table.add_row(vec![
+                slice.name.to_string(),
+                what,
+                or_dash(node),
+                place.into(),
+                or_dash(common.mac),
+                or_dash(vlan),
+                fabric(nic),
+            ]);
+        }
+    }
+    table
+}
+
+fn fabric(nic: &NicPlan) -> String {
+    let Some(fabric) = &nic.common().fabric else {
+        return "-".into();
+    };
+    let mut parts: Vec<String> = fabric.port.iter().cloned().collect();
+    parts.extend(fabric.vlan.map(|vlan| format!("VLAN {vlan}")));
+    parts.extend(fabric.vlan_name.clone());
+    if parts.is_empty() {
+        "any port".into()
+    } else {
+        parts.join(" ")
+    }
+}
+
+fn disks(plan: &Plan) -> Vec<(&str, String)> {
+    let disk = |slice: &SlicePlan| {
+        let disk = &slice.disk;
+        let from = match &disk.from {
+            ImageFrom::Overlay => format!("overlay of {}", disk.base),
+            ImageFrom::Copy => format!("copy of {}", disk.base),
+            ImageFrom::Resize { expand } => format!("copy of {} with {expand} grown", disk.base),
+        };
+        let setup = match disk.setup {
+            Setup::CloudInit => "set up by cloud-init",
+            Setup::VirtCustomize => "set up by virt-customize",
+            Setup::None => "not set up",
+        };
+        format!("{}, {}\n{from}, {setup}", disk.path, disk.size)
+    };
+    let slices = plan.slices().iter();
+    slices
+        .map(|slice| (slice.name.as_str(), disk(slice)))
+        .collect()
+}
