@@ -282,7 +282,7 @@ fn network_config_recognises_cards_by_their_mac() {
     assert_eq!(
         config,
         json!({ "version": 2, "ethernets": { "nic0": {
-            "match": { "macaddress": "bc:30:5b:f2:87:50" },
+            "match": { "macaddress": "bc:30:5b:f2:87:52" },
             "set-name": "nic0",
             "dhcp4": false,
             "addresses": ["192.0.2.10/24"],

@@ -328,13 +328,50 @@ fn write_domains(folder: &std::path::Path, plans: &[Plan]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The plan files under `examples/`: what the planner makes of the examples.
+fn examples() -> Vec<Plan> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let folders = std::fs::read_dir(folder).unwrap();
+    let files = folders.map(|entry| entry.unwrap().path().join("plan.json"));
+    let plans: Vec<Plan> = files
+        .filter(|path| path.exists())
+        .map(|path| Plan::parse(&std::fs::read_to_string(path).unwrap()).unwrap())
+        .collect();
+    assert!(!plans.is_empty(), "no example has a plan");
+    plans
+}
+
 #[test]
-fn libvirts_schema_takes_the_seeds_domains() {
+fn the_planners_own_plan_of_the_seed_gives_the_same_pins_and_devices() {
+    let by_hand = plans::seed();
+    let is_seed = |plan: &Plan| plan.slice("Red_k8s_cluster_worker1").is_some();
+    let example = examples().into_iter().find(is_seed).unwrap();
+    assert_eq!(example.slices().len(), by_hand.slices().len());
+    for slice in example.slices() {
+        says_what_the_plan_says(slice);
+        let (example, by_hand) = (
+            domain(slice),
+            domain(by_hand.slice(slice.name.as_str()).unwrap()),
+        );
+        let pins = |node: &Node| {
+            let pins = node.one("cputune").children.iter();
+            pins.map(|p| (p.name.clone(), p.attributes.clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(pins(&example), pins(&by_hand));
+        assert_eq!(functions(&example), functions(&by_hand));
+    }
+}
+
+#[test]
+fn libvirts_schema_takes_the_examples_and_the_seeds_domains() {
     if !tool("virt-xml-validate") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for path in write_domains(folder.path(), &[plans::seed()]) {
+    let mut plans = examples();
+    plans.push(plans::seed());
+    for path in write_domains(folder.path(), &plans) {
         let output = Command::new("virt-xml-validate")
             .arg(&path)
             .arg("domain")
