@@ -99,6 +99,8 @@ pub enum Change {
         /// The slice.
         slice: SliceName,
     },
+    /// A change that settles what was refused, where something else does not fit either.
+    Partly(Box<Change>),
 }
 
 impl fmt::Display for Change {
@@ -158,6 +160,12 @@ impl fmt::Display for Change {
                 "if slices that are placed already may move, it fits: plan anew without the plan that is in force; the moved guests restart"
             ),
             Self::Without { slice } => write!(f, "without slice `{slice}` the others fit"),
+            Self::Partly(change) => {
+                write!(
+                    f,
+                    "{change}, as far as this goes; something else is refused then"
+                )
+            }
         }
     }
 }
@@ -225,6 +233,7 @@ impl Change {
             }
             Self::Repack => {}
             Self::Without { slice } => slices.retain(|s| s.name != *slice),
+            Self::Partly(change) => return change.apply(spec),
         }
         Slicing::new(host, slices).ok()
     }
@@ -256,8 +265,30 @@ fn written(choice: &NicChoice) -> Option<String> {
     }
 }
 
-/// The nearest change that makes everything fit.
+/// The nearest change that makes everything fit; or, where no single one does, the nearest one
+/// that makes the slices fit that the refusal is about.
 pub(crate) fn nearest(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    refusal: &Refusal,
+) -> Option<Change> {
+    settles(spec, inventory, previous, refusal).or_else(|| {
+        let about = refusal.slices();
+        let among = spec
+            .slices
+            .iter()
+            .filter(|slice| about.contains(&&slice.name));
+        let among = Slicing::new(spec.host.clone(), among.cloned().collect()).ok()?;
+        if among.slices.len() == spec.slices.len() {
+            return None;
+        }
+        settles(&among, inventory, previous, refusal).map(|change| Change::Partly(Box::new(change)))
+    })
+}
+
+/// The nearest change with which a whole spec fits.
+fn settles(
     spec: &Slicing,
     inventory: &Inventory,
     previous: Option<&Plan>,
@@ -297,7 +328,11 @@ pub(crate) fn nearest(
             })
             .or_else(|| each(&pack))
             .or_else(|| each(&pool_on_host))
-            .or_else(|| slices.iter().find_map(|slice| less_memory(slice, &fits)))
+            .or_else(|| {
+                slices
+                    .iter()
+                    .find_map(|slice| less_memory(spec, slice, &fits))
+            })
             .or_else(|| reserves(spec).into_iter().find(|change| fits(change)))
             .or_else(|| each(&|slice| fewer_vcpus(slice, 1)))
             .or_else(|| each(&|slice| other_nics(slice, inventory)))
@@ -398,26 +433,32 @@ fn pool_on_host(slice: &SliceSpec) -> Vec<Change> {
 }
 
 /// The most memory that fits.
-fn less_memory(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
+fn less_memory(
+    spec: &Slicing,
+    slice: &SliceSpec,
+    fits: &dyn Fn(&Change) -> bool,
+) -> Option<Change> {
     let page = slice.hugepages.unwrap_or(ByteSize::from_mib(1));
     let step = page.bytes().checked_mul(u64::from(demand::cells(slice)))?;
     let with = |steps: u64| Change::Memory {
         slice: slice.name.clone(),
         size: ByteSize::from_bytes(steps * step),
     };
-    let (mut low, mut high) = (1, slice.memory.bytes().checked_div(step)?);
-    if high < 2 || !fits(&with(low)) {
-        return None;
-    }
+    // What is too little for any guest counts as fitting, to find the most that fits.
+    let enough = |steps: u64| {
+        let change = with(steps);
+        change.apply(spec).is_none() || fits(&change)
+    };
+    let (mut low, mut high) = (0, slice.memory.bytes().checked_div(step)?);
     while low + 1 < high {
         let middle = low + (high - low) / 2;
-        if fits(&with(middle)) {
+        if enough(middle) {
             low = middle;
         } else {
             high = middle;
         }
     }
-    Some(with(low))
+    Some(with(low)).filter(|change| fits(change))
 }
 
 fn reserves(spec: &Slicing) -> Vec<Change> {

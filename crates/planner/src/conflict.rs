@@ -11,7 +11,7 @@ use crate::devices::Near;
 use crate::problem::Site;
 use crate::refusal::{Refusal, slice_named};
 use crate::search::{self, Answer, Relax};
-use crate::text::{and, count};
+use crate::text::{and, count, ticked};
 
 /// Steps for one question of the many that are asked here.
 const STEPS: u64 = 20_000;
@@ -48,7 +48,7 @@ pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
     let asked = and(core.iter().map(|&at| needs(spec, site, at, relax)));
     let mut there = Vec::new();
     if !relax.cores {
-        there.push(cores_there(site));
+        there.push(cores_there(spec, site));
     }
     if !relax.memory {
         there.push(memory_there(site, &core));
@@ -173,7 +173,7 @@ fn kinds(take: &Counts, classes: &[usize]) -> String {
     }))
 }
 
-fn cores_there(site: &Site<'_>) -> String {
+fn cores_there(spec: &Slicing, site: &Site<'_>) -> String {
     let classes = &site.server.classes;
     let nodes = site.server.nodes.iter().zip(&site.problem.cores);
     let each: Vec<String> = nodes
@@ -187,7 +187,19 @@ fn cores_there(site: &Site<'_>) -> String {
             } else {
                 all.to_string()
             };
-            format!("node {} has {what}", node.id)
+            let stays: Vec<String> = spec
+                .slices
+                .iter()
+                .zip(&site.kept)
+                .filter(|(_, kept)| kept.iter().flatten().any(|place| place.node == at))
+                .map(|(slice, _)| ticked(&slice.name))
+                .collect();
+            let beside = match stays.len() {
+                0 => String::new(),
+                1 => format!(" beside {}, which stays there", and(stays)),
+                _ => format!(" beside {}, which stay there", and(stays)),
+            };
+            format!("node {} has {what}{beside}", node.id)
         })
         .collect();
     each.join(", ")

@@ -13,7 +13,7 @@ use crate::devices::{self, Near, Pf};
 use crate::kernel;
 use crate::layout::CellPlace;
 use crate::problem::Site;
-use crate::text::{and, count};
+use crate::text::{and, count, ticked};
 
 /// All findings.
 pub(crate) fn report(
@@ -30,7 +30,7 @@ pub(crate) fn report(
         notes.about = Some(slice.name.clone());
         placed(site, best, parts, at, slice, planned, &mut notes);
         cores(slice, planned, &places[at], &mut notes);
-        cards(site, best, at, planned, &mut notes);
+        cards(site, best, parts, at, planned, &mut notes);
     }
     Report {
         findings: notes.findings,
@@ -437,7 +437,14 @@ fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &m
     }
 }
 
-fn cards(site: &Site<'_>, best: &Best, at: usize, planned: &SlicePlan, notes: &mut Notes) {
+fn cards(
+    site: &Site<'_>,
+    best: &Best,
+    parts: &PlanParts,
+    at: usize,
+    planned: &SlicePlan,
+    notes: &mut Notes,
+) {
     let demand = &site.problem.demands[at];
     for (want, &pf) in demand.wants.iter().zip(&best.choices[at].pfs) {
         let pf = &site.devices.pfs[pf];
@@ -466,7 +473,7 @@ fn cards(site: &Site<'_>, best: &Best, at: usize, planned: &SlicePlan, notes: &m
                     "its NIC {} is on node {node} and its CPUs on {}: what it sends and receives crosses between them{}",
                     pf.label(),
                     on_nodes(planned),
-                    no_room(site, planned, node, demand.fewest().0)
+                    no_room(site, parts, node, demand.fewest().0)
                 ),
             ),
             (None, _) => notes.info(
@@ -490,14 +497,28 @@ fn cards(site: &Site<'_>, best: &Best, at: usize, planned: &SlicePlan, notes: &m
     }
 }
 
-/// Why a slice is not where its NIC is, when that node has too few cores to begin with or left.
-fn no_room(site: &Site<'_>, planned: &SlicePlan, node: NumaNodeId, need: u32) -> String {
+/// Why a slice is not where its NIC is: who else is there, when that leaves it no room.
+fn no_room(site: &Site<'_>, parts: &PlanParts, node: NumaNodeId, need: u32) -> String {
     let Some(at) = site.server.node_index(node) else {
         return String::new();
     };
-    if planned.cells.len() > 1 || site.server.nodes[at].free.len() >= 2 * need as usize {
+    let free = &site.server.nodes[at].free;
+    let left = free
+        .iter()
+        .filter(|core| core.cpus().is_subset(&parts.host.free))
+        .count();
+    let there: Vec<String> = parts
+        .slices
+        .iter()
+        .filter(|slice| slice.cells.iter().any(|cell| cell.node == node))
+        .map(|slice| ticked(&slice.name))
+        .collect();
+    if left >= need as usize || there.is_empty() {
         return String::new();
     }
-    let free = count(site.server.nodes[at].free.len(), "whole core");
-    format!(" (node {node} has {free} for slices, and it needs {need})")
+    format!(
+        " (it needs {} and beside {} node {node} has {left} left)",
+        count(need as usize, "whole core"),
+        and(there)
+    )
 }

@@ -1,0 +1,446 @@
+//! What is said when there is no plan, and that what is proposed instead would do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may fail where it stands"
+)]
+
+mod servers;
+
+use bmslice_inventory::{DomainFacts, HostNeed, Inventory};
+use bmslice_model::{ByteSize, NumaNodeId};
+use bmslice_planner::{Change, Refusal, plan};
+use bmslice_spec::{HostSpec, NicNuma, Numa, SliceSpec, Slicing, Smt};
+use servers::*;
+
+/// The code, the message and the hint; a change that is proposed is tried.
+fn refused(spec: &Slicing, server: &Inventory) -> (&'static str, String, String) {
+    let refusal = plan(spec, server).unwrap_err();
+    match refusal.change() {
+        None => {}
+        Some(Change::Partly(_)) => {
+            let changed = refusal.change().unwrap().apply(spec).unwrap();
+            let next = plan(&changed, server).unwrap_err();
+            assert_ne!(
+                next.to_string(),
+                refusal.to_string(),
+                "it goes some of the way"
+            );
+        }
+        Some(change) => {
+            plan(&change.apply(spec).unwrap(), server).unwrap();
+        }
+    }
+    (
+        refusal.code(),
+        refusal.to_string(),
+        refusal.hint().unwrap_or_default(),
+    )
+}
+
+fn says(slices: Vec<SliceSpec>, server: &Inventory, code: &str, message: &str, hint: &str) {
+    let (is, said, hinted) = refused(&spec(slices), server);
+    assert_eq!((is, said.as_str(), hinted.as_str()), (code, message, hint));
+}
+
+fn with_nics(name: &str, nics: Vec<bmslice_spec::NicSpec>) -> SliceSpec {
+    let mut s = slice(name, 2);
+    s.nics = nics;
+    s
+}
+
+#[test]
+fn too_many_cores_for_any_node() {
+    says(
+        vec![slice("red-worker1", 10)],
+        &lab(),
+        "no-room",
+        "slice `red-worker1` needs 6 whole cores on one NUMA node; node 0 has 5 free, node 1 has 5",
+        "with `vcpus: 8` for slice `red-worker1` it fits",
+    );
+    let mut big = slice("big", 16);
+    big.memory = ByteSize::from_gib(2);
+    says(
+        vec![big],
+        &lab(),
+        "no-room",
+        "slice `big` needs 9 whole cores on one NUMA node; node 0 has 5 free, node 1 has 5",
+        "with `numa: { spread: 2 }` for slice `big` it fits",
+    );
+}
+
+#[test]
+fn a_node_that_is_full_and_another_that_is_not() {
+    let (mut a, mut b) = (slice("a", 8), slice("b", 8));
+    a.numa = Numa::Node(NumaNodeId(0));
+    b.numa = Numa::Node(NumaNodeId(0));
+    says(
+        vec![a, slice("bystander", 2), b],
+        &Shape {
+            nodes: 3,
+            ..Shape::lab()
+        }
+        .server(),
+        "no-room",
+        "slice `a` needs 5 whole cores on node 0 and slice `b` needs 5 whole cores on node 0; node 0 has 5 free, node 1 has 5, node 2 has 5",
+        "with `numa: { node: 1 }` for slice `b` it fits",
+    );
+}
+
+#[test]
+fn isolation_that_could_be_packing() {
+    let mut quiet = slice("quiet", 8);
+    quiet.smt = Smt::Isolate;
+    let (code, message, hint) = refused(&spec(vec![quiet, slice("b", 8)]), &lab());
+    assert_eq!(code, "no-room");
+    assert_eq!(
+        message,
+        "slice `quiet` needs 9 whole cores on one NUMA node; node 0 has 5 free, node 1 has 5"
+    );
+    assert_eq!(hint, "with `smt: pack` for slice `quiet` it fits");
+}
+
+#[test]
+fn memory_that_no_node_has() {
+    let mut fat = slice("fat", 2);
+    fat.memory = ByteSize::from_gib(4);
+    says(
+        vec![fat],
+        &lab(),
+        "no-room",
+        "slice `fat` needs 4GiB in huge pages of 1GiB on one NUMA node; node 0 can give 2GiB in pages of 1GiB (the host keeps 1152MiB), node 1 can give 3GiB in pages of 1GiB (the host keeps 640MiB)",
+        "with `numa: { spread: 2 }` for slice `fat` it fits",
+    );
+    let mut plain = slice("plain", 3);
+    plain.hugepages = None;
+    plain.memory = ByteSize::from_gib(8);
+    says(
+        vec![plain],
+        &lab(),
+        "no-room",
+        "slice `plain` needs 8GiB of memory on one NUMA node; node 0 can give 2838MiB (the host keeps 1152MiB), node 1 can give 3350MiB (the host keeps 640MiB)",
+        "with `size: 3350MiB` of memory for slice `plain` it fits",
+    );
+}
+
+#[test]
+fn the_smallest_contradiction_names_only_those_in_it() {
+    let mut slices: Vec<SliceSpec> = ["a", "b", "c", "d"].map(|name| slice(name, 2)).into();
+    slices[3].nics = vec![whole(need(NicNuma::Same))];
+    let mut server = lab();
+    server
+        .pci
+        .retain(|f| !f.address.to_string().starts_with("0000:4"));
+    server
+        .pci
+        .retain(|f| !f.address.to_string().starts_with("0000:8"));
+    says(
+        slices,
+        &server,
+        "no-room",
+        "slice `d` needs a whole NIC on its NUMA node; no NIC fits that is not the host's or in use",
+        "without slice `d` the others fit",
+    );
+}
+
+#[test]
+fn what_is_wrong_twice_is_settled_one_by_one() {
+    let mut slices: Vec<SliceSpec> = ["a", "b", "c"].map(|name| slice(name, 4)).into();
+    slices.push(with_nics("d", vec![whole(by_name("mgmt0"))]));
+    slices[3].memory = ByteSize::from_gib(1);
+    slices.push(slice("e", 8));
+    let (code, _, hint) = refused(&spec(slices.clone()), &lab());
+    assert_eq!(
+        (code, hint.as_str()),
+        (
+            "nic-host-needs",
+            "with the NIC `n0p0` for slice `d` it fits, as far as this goes; something else is refused then"
+        )
+    );
+    slices.remove(3);
+    slices.push(slice("f", 8));
+    says(
+        slices,
+        &lab(),
+        "no-room",
+        "slice `a` needs 3 whole cores on one NUMA node, slice `b` needs 3 whole cores on one NUMA node and slice `c` needs 3 whole cores on one NUMA node; node 0 has 5 free, node 1 has 5",
+        "with `vcpus: 2` for slice `c` it fits, as far as this goes; something else is refused then",
+    );
+}
+
+#[test]
+fn near_nics_that_are_too_few() {
+    let mut server = lab();
+    server.pci.retain(|f| f.address != pci("0000:42:00.0"));
+    let near = |name: &str| {
+        let mut s = with_nics(name, vec![whole(need(NicNuma::Same))]);
+        s.numa = Numa::Node(NumaNodeId(0));
+        s
+    };
+    says(
+        vec![near("a"), near("b")],
+        &server,
+        "no-room",
+        "slice `a` needs a whole NIC on its NUMA node and slice `b` needs a whole NIC on its NUMA node; there is 0000:41:00.0 (n0p0) with 7 virtual functions on node 0, 0000:81:00.0 (n1p0) with 7 virtual functions on node 1 and 0000:82:00.0 (n1p1) with 7 virtual functions on node 1",
+        "with `numa: { node: 1 }` for slice `b` it fits",
+    );
+}
+
+#[test]
+fn a_nic_that_is_not_there() {
+    let there = "0000:00:02.0 (mgmt0), 0000:41:00.0 (n0p0) on node 0, 0000:42:00.0 (n0p1) on node 0, 0000:81:00.0 (n1p0) on node 1 and 0000:82:00.0 (n1p1) on node 1";
+    says(
+        vec![with_nics("s", vec![whole(by_name("n0p2"))])],
+        &lab(),
+        "nic-absent",
+        &format!("slice `s` asks for the NIC `n0p2`, which is not there; there is {there}"),
+        "did you mean `n0p0`?",
+    );
+    says(
+        vec![with_nics("s", vec![whole(by_name("enp94s0f1"))])],
+        &lab(),
+        "nic-absent",
+        &format!("slice `s` asks for the NIC `enp94s0f1`, which is not there; there is {there}"),
+        "a NIC that a guest has shows neither name nor MAC: name it by its PCI address",
+    );
+}
+
+#[test]
+fn the_management_nic() {
+    says(
+        vec![with_nics("s", vec![whole(by_name("mgmt0"))])],
+        &lab(),
+        "nic-host-needs",
+        "slice `s` cannot have 0000:00:02.0 (mgmt0): the host needs it, since the default route goes through mgmt0",
+        "with the NIC `n0p0` for slice `s` it fits",
+    );
+}
+
+#[test]
+fn a_group_that_holds_the_root_disk() {
+    let mut server = lab();
+    let group = function(&mut server, "0000:41:00.0").iommu_group;
+    let disk = function(&mut server, "0000:00:02.0");
+    disk.iommu_group = group;
+    disk.class = "0x010000".into();
+    disk.host_needs = vec![HostNeed::Mount { at: "/".into() }];
+    says(
+        vec![with_nics("s", vec![whole(by_name("n0p0"))])],
+        &server,
+        "group-host-needs",
+        "slice `s` cannot have 0000:41:00.0 (n0p0): it goes with its whole IOMMU group (0000:41:00.0 and 0000:00:02.0), and the host needs 0000:00:02.0, since the host's `/` is on it",
+        "with `vf: { of: n0p0 }` for slice `s` instead of the whole NIC it fits",
+    );
+}
+
+#[test]
+fn one_group_for_two_slices() {
+    let mut server = lab();
+    let group = function(&mut server, "0000:41:00.0").iommu_group;
+    function(&mut server, "0000:42:00.0").iommu_group = group;
+    let (code, message, hint) = refused(
+        &spec(vec![
+            with_nics("a", vec![whole(by_name("n0p0"))]),
+            with_nics("b", vec![whole(by_name("n0p1"))]),
+        ]),
+        &server,
+    );
+    assert_eq!(code, "group-shared");
+    assert_eq!(
+        message,
+        "slice `a` asks for the whole of 0000:41:00.0 (n0p0), which goes with its whole IOMMU group (0000:41:00.0 and 0000:42:00.0), and 0000:42:00.0 (n0p1) of that group is asked for by slice `b`"
+    );
+    assert!(hint.ends_with("it fits"), "{hint}");
+}
+
+#[test]
+fn one_nic_for_two() {
+    // One name for both is the spec's to refuse; a name and an address of one NIC are ours.
+    says(
+        vec![
+            with_nics("a", vec![whole(by_name("n0p0"))]),
+            with_nics("b", vec![whole(by_address("0000:41:00.0"))]),
+        ],
+        &lab(),
+        "nic-given-twice",
+        "slices `a` and `b` both ask for the whole of 0000:41:00.0 (n0p0)",
+        "with `vf: { of: 0000:41:00.0 }` for slice `b` and `vf: { of: n0p0 }` for slice `a` instead of the whole NIC it fits",
+    );
+    says(
+        vec![
+            with_nics("a", vec![whole(by_name("n0p0"))]),
+            with_nics("b", vec![vf(by_address("0000:41:00.0"))]),
+        ],
+        &lab(),
+        "whole-and-split",
+        "slice `a` asks for the whole of 0000:41:00.0 (n0p0) and slice `b` for a virtual function of it: a NIC is passed whole or split, not both",
+        "with `vf: { of: n0p0 }` for slice `a` instead of the whole NIC it fits",
+    );
+}
+
+#[test]
+fn virtual_functions_that_are_not_there() {
+    let mut server = lab();
+    function(&mut server, "0000:41:00.0")
+        .sriov
+        .as_mut()
+        .unwrap()
+        .total = 1;
+    says(
+        vec![
+            with_nics("a", vec![vf(by_name("n0p0"))]),
+            with_nics("b", vec![vf(by_name("n0p0"))]),
+        ],
+        &server,
+        "vf-total",
+        "2 virtual functions of 0000:41:00.0 (n0p0) are asked for, the last ones by slice `b`; it has 1, of which 1 are free",
+        "with the NIC `n0p1` for slice `b` it fits",
+    );
+    function(&mut server, "0000:41:00.0").sriov = None;
+    says(
+        vec![with_nics("a", vec![vf(by_name("n0p0"))])],
+        &server,
+        "no-sriov",
+        "slice `a` asks for a virtual function of 0000:41:00.0 (n0p0), which has no SR-IOV",
+        "with the NIC `n0p1` for slice `a` it fits",
+    );
+}
+
+#[test]
+fn vfs_in_use_fix_their_number() {
+    let mut server = lab();
+    let pf = function(&mut server, "0000:41:00.0");
+    let sriov = pf.sriov.as_mut().unwrap();
+    sriov.current = 1;
+    sriov.vfs = vec![pci("0000:42:10.0")];
+    let libvirt = server.hypervisor.libvirt.as_mut().unwrap();
+    libvirt.domains.push(DomainFacts {
+        name: "legacy".into(),
+        uuid: "11111111-2222-3333-4444-555555555555".into(),
+        running: true,
+        autostart: false,
+        cpus: "1".parse().unwrap(),
+        devices: vec![pci("0000:42:10.0")],
+    });
+    let (code, message, _) = refused(
+        &spec(vec![with_nics("a", vec![vf(by_name("n0p0"))])]),
+        &server,
+    );
+    assert_eq!(code, "vf-total");
+    assert!(
+        message.ends_with("it has 7, of which 0 are free"),
+        "{message}"
+    );
+}
+
+#[test]
+fn names_nodes_and_pages_that_are_not_there() {
+    let mut server = lab();
+    let libvirt = server.hypervisor.libvirt.as_mut().unwrap();
+    libvirt.domains.push(DomainFacts {
+        name: "s".into(),
+        uuid: "11111111-2222-3333-4444-555555555555".into(),
+        running: false,
+        autostart: false,
+        cpus: "1".parse().unwrap(),
+        devices: Vec::new(),
+    });
+    says(
+        vec![slice("s", 2)],
+        &server,
+        "name-taken",
+        "libvirt already has a domain `s` with UUID 11111111-2222-3333-4444-555555555555, which was not made for this slice",
+        "give the slice another name, or take the domain away with `virsh undefine s`",
+    );
+    let mut far = slice("far", 2);
+    far.numa = Numa::Node(NumaNodeId(2));
+    says(
+        vec![far.clone()],
+        &lab(),
+        "no-such-node",
+        "slice `far` asks for NUMA node 2; the server has nodes 0 and 1",
+        "write `numa: { node: 0 }` or `numa: single`",
+    );
+    far.numa = Numa::Spread(4);
+    far.vcpus = 4;
+    far.memory = ByteSize::from_gib(4);
+    says(
+        vec![far],
+        &lab(),
+        "spread-too-wide",
+        "slice `far` is to be spread over 4 NUMA nodes; the server has nodes 0 and 1",
+        "write `numa: { spread: 2 }`",
+    );
+    let mut server = lab();
+    for node in &mut server.nodes {
+        node.huge_pages
+            .retain(|pool| pool.size == ByteSize::from_mib(2));
+    }
+    says(
+        vec![slice("s", 2)],
+        &server,
+        "no-such-page",
+        "slice `s` asks for huge pages of 1GiB; the server has 2MiB",
+        "write `hugepages: 2MiB`",
+    );
+}
+
+#[test]
+fn a_reserve_that_leaves_nothing() {
+    let host = HostSpec {
+        reserve_cores: 7,
+        ..HostSpec::default()
+    };
+    let spec = Slicing::new(host, vec![slice("s", 2)]).unwrap();
+    let (code, message, hint) = refused(&spec, &lab());
+    assert_eq!(code, "reserve");
+    assert_eq!(
+        message,
+        "the host is to keep 7 whole cores on each NUMA node; node 0 has 6"
+    );
+    assert_eq!(hint, "write `reserve: { cores: 5 }`");
+}
+
+#[test]
+fn a_virtual_function_or_a_disk_named_as_a_nic() {
+    let mut server = lab();
+    let mut disk = function(&mut server, "0000:00:02.0").clone();
+    disk.address = pci("0000:00:03.0");
+    disk.class = "0x010802".into();
+    disk.name = Some("NVMe SSD".into());
+    server.pci.push(disk);
+    let (code, message, _) = refused(
+        &spec(vec![with_nics(
+            "s",
+            vec![whole(by_address("0000:00:03.0"))],
+        )]),
+        &server,
+    );
+    assert_eq!(code, "not-a-nic");
+    assert!(
+        message.starts_with(
+            "slice `s` asks for `0000:00:03.0` as a NIC, which is NVMe SSD (class 0x010802); there is"
+        ),
+        "{message}"
+    );
+    let mut vf = function(&mut server, "0000:41:00.0").clone();
+    vf.address = pci("0000:42:10.0");
+    vf.physfn = Some(pci("0000:41:00.0"));
+    vf.iommu_group = None;
+    server.pci.push(vf);
+    says(
+        vec![with_nics("s", vec![whole(by_address("0000:42:10.0"))])],
+        &server,
+        "nic-is-vf",
+        "slice `s` asks for `0000:42:10.0`, which is a virtual function of 0000:41:00.0 (n0p0)",
+        "write `vf: { of: n0p0 }`: which of its functions it becomes is planned",
+    );
+}
+
+#[test]
+fn a_server_without_cpus() {
+    let mut server = lab();
+    server.cpus.clear();
+    let refusal = plan(&spec(vec![slice("s", 1)]), &server).unwrap_err();
+    assert!(matches!(refusal, Refusal::NoCpus { .. }), "{refusal}");
+}
