@@ -49,6 +49,7 @@ mod grub;
 mod images;
 mod libvirt;
 mod machine;
+mod media;
 mod memory;
 mod pci;
 mod server;
@@ -64,7 +65,7 @@ use bmslice_model::{ByteSize, CpuSet, PciAddress};
 use tempfile::TempDir;
 
 pub use faults::{Failure, Moment, On};
-pub use images::Iso;
+pub use media::Iso;
 pub use pci::VfSettings;
 pub use rustix::io::Errno;
 pub use server::{FakeDisk, FakeIommu, FakeNic, FakeServer, FakeSriov, Numbering, PROGRAMS};
@@ -110,7 +111,10 @@ impl FakeMachine {
     /// When no temporary folder can be made.
     #[must_use]
     pub fn new(server: FakeServer) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        // Two thousand small files: in memory where there is such a place.
+        let dir = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .expect("a temporary folder can be made");
         let world = World::new(dir.path(), server);
         Self {
             root: Root::open(dir.path()).expect("the folder was just made"),
@@ -193,7 +197,9 @@ impl FakeMachine {
 
     /// Takes a program away.
     pub fn uninstall(&self, program: &str) {
-        self.world().server.programs.retain(|name| name != program);
+        let mut world = self.world();
+        world.server.programs.retain(|name| name != program);
+        world.tree.remove(format!("/usr/sbin/{program}"));
     }
 
     /// A program of the test's own, instead of the fake's.
@@ -237,7 +243,7 @@ impl FakeMachine {
     /// Volume name and files of an ISO that was made here.
     #[must_use]
     pub fn iso(&self, path: &str) -> Option<Iso> {
-        images::iso(&self.world().tree, path)
+        media::iso(&self.world().tree, path)
     }
 
     /// What is set of a VF, by the name of its physical function's interface.

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::grub;
-use super::pci::Function;
+use super::pci::{Function, Net};
 use super::world::World;
 
 /// Standard output, or exit status and standard error.
@@ -166,9 +166,9 @@ impl World {
         for (i, function) in shown.into_iter().enumerate() {
             let Some(net) = &function.net else { continue };
             let (name, mac) = (&net.name, &net.mac);
-            let state = self.link_state(function);
+            let (state, flags) = (link_state(net), flags(net).join(","));
             text.push_str(&format!(
-                "{}: {name}: <BROADCAST,MULTICAST> mtu 1500 qdisc mq state {state} mode DEFAULT \
+                "{}: {name}: <{flags}> mtu 1500 qdisc mq state {state} mode DEFAULT \
                  group default qlen 1000\n    link/ether {mac} brd ff:ff:ff:ff:ff:ff\n",
                 i + 2
             ));
@@ -191,56 +191,41 @@ impl World {
         Ok(text)
     }
 
-    fn link_state(&self, function: &Function) -> &'static str {
-        let Some(net) = &function.net else {
-            return "DOWN";
-        };
-        match self
-            .tree
-            .read(format!("/sys/class/net/{}/operstate", net.name))
-        {
-            Ok(state) if state.trim() == "up" => "UP",
-            _ => "DOWN",
-        }
-    }
-
     fn link_json(&self, function: &Function) -> Value {
         let Some(net) = &function.net else {
             return Value::Null;
         };
-        let state = self.link_state(function);
-        let mut flags = vec!["BROADCAST", "MULTICAST"];
-        if state == "UP" {
-            flags.extend(["UP", "LOWER_UP"]);
-        }
         let mut link = json!({
             "ifname": net.name,
-            "flags": flags,
+            "flags": flags(net),
             "mtu": 1500,
-            "operstate": state,
+            "qdisc": if net.up { "mq" } else { "noop" },
+            "operstate": link_state(net),
+            "linkmode": "DEFAULT",
+            "group": "default",
+            "txqlen": 1000,
             "link_type": "ether",
             "address": net.mac,
             "broadcast": "ff:ff:ff:ff:ff:ff",
         });
-        if let Some(sriov) = &function.sriov
-            && sriov.current > 0
-        {
+        if let Some(sriov) = &function.sriov {
             let vfs = sriov.vfs.iter().enumerate().map(|(index, vf)| {
-                let mut one = json!({
+                let vlan = match vf.vlan {
+                    0 => json!({}),
+                    vlan => json!({ "vlan": vlan }),
+                };
+                json!({
                     "vf": index,
                     "link_type": "ether",
                     "address": vf.mac,
                     "broadcast": "ff:ff:ff:ff:ff:ff",
+                    "vlan_list": [vlan],
+                    "rate": { "max_tx": 0, "min_tx": 0 },
                     "spoofchk": vf.spoof_check,
-                    "link-state": vf.link_state,
+                    "link_state": vf.link_state,
                     "trust": vf.trust,
-                });
-                if vf.vlan != 0 {
-                    one["vlan_list"] = json!([{ "vlan": vf.vlan }]);
-                }
-                one
+                })
             });
-            link["num_vfs"] = json!(sriov.current);
             link["vfinfo_list"] = Value::Array(vfs.collect());
         }
         link
@@ -252,13 +237,8 @@ impl World {
         };
         let pf = function.address;
         match settings {
-            ["up"] | ["down"] => {
-                let at = format!("/sys/class/net/{name}");
-                let up = settings == ["up"];
-                self.tree.show(format!("{at}/operstate"), settings[0]);
-                self.tree.knob(format!("{at}/carrier"), u8::from(up));
-                let flags = if up { "0x1003" } else { "0x1002" };
-                self.tree.knob(format!("{at}/flags"), flags);
+            [state @ ("up" | "down")] => {
+                self.set_link(pf, *state == "up");
                 Ok(String::new())
             }
             ["vf", index, rest @ ..] => {
@@ -313,14 +293,22 @@ impl World {
                 },
                 ("vlan", _) => match value.parse() {
                     Ok(vlan) if vlan < 4096 => settings.vlan = vlan,
-                    Ok(_) => return fail(2, "RTNETLINK answers: Invalid argument"),
-                    Err(_) => return wrong(),
+                    _ => return wrong(),
                 },
                 ("qos", _) => {}
                 ("trust", Some(on)) => settings.trust = on,
                 ("spoofchk", Some(on)) => settings.spoof_check = on,
                 ("state", _) if ["auto", "enable", "disable"].contains(value) => {
                     settings.link_state = (*value).to_owned();
+                }
+                ("trust" | "spoofchk", None) => {
+                    return fail(
+                        1,
+                        format!(
+                            "Error: argument of \"{key}\" must be one of \"off\", \"on\", not \
+                             \"{value}\""
+                        ),
+                    );
                 }
                 _ => return wrong(),
             }
@@ -478,4 +466,22 @@ impl World {
         units.dedup();
         units
     }
+}
+
+fn link_state(net: &Net) -> &'static str {
+    if net.up && net.speed.is_some() {
+        "UP"
+    } else {
+        "DOWN"
+    }
+}
+
+fn flags(net: &Net) -> Vec<&'static str> {
+    let mut flags = vec!["BROADCAST", "MULTICAST"];
+    match (net.up, net.speed) {
+        (true, Some(_)) => flags.extend(["UP", "LOWER_UP"]),
+        (true, None) => flags.extend(["NO-CARRIER", "UP"]),
+        (false, _) => {}
+    }
+    flags
 }

@@ -92,7 +92,7 @@ pub fn read(xml: &str) -> Result<Element, String> {
     let element = Element::parse(xml).map_err(|error| format!("(domain_definition):1: {error}"))?;
     if element.name != "domain" {
         return Err(format!(
-            "XML error: unexpected root element <{}>, expecting <domain>",
+            "XML error: expecting root element of 'domain', not '{}'",
             element.name
         ));
     }
@@ -102,6 +102,9 @@ pub fn read(xml: &str) -> Result<Element, String> {
     }
     if name.contains('/') {
         return Err(format!("XML error: name {name} cannot contain '/'"));
+    }
+    if element.child("os/type").is_none() {
+        return Err("XML error: an os <type> must be specified".into());
     }
     wants(&element, &CpuSet::new(), 1)?;
     Ok(element)
@@ -154,8 +157,9 @@ pub fn wants(element: &Element, all: &CpuSet, nodes: u32) -> Result<Wants, Strin
             "iothreadpin" => {
                 let id = number(pin, "iothread").unwrap_or(0);
                 let found = pins.iothreads.iter_mut().find(|(of, _)| *of as usize == id);
-                let (_, thread) =
-                    found.ok_or(format!("XML error: Cannot find 'iothread' : {id}"))?;
+                let (_, thread) = found.ok_or(format!(
+                    "unsupported configuration: Cannot find 'iothread' : {id}"
+                ))?;
                 *thread = set;
             }
             _ => {}
@@ -369,6 +373,23 @@ pub fn normalise(mut element: Element, uuid: &str) -> Element {
         if let Ok(size) = scaled(cell.attr("memory").unwrap_or("0"), cell.attr("unit")) {
             cell.set("memory", size.to_string());
             cell.set("unit", "KiB");
+        }
+    }
+    if let Some(os) = element.child_mut("os").and_then(|os| os.child_mut("type")) {
+        // An alias becomes the machine type that it stands for today.
+        match os.attr("machine") {
+            Some("q35") => os.set("machine", "pc-q35-7.2"),
+            None | Some("pc") => os.set("machine", "pc-i440fx-7.2"),
+            Some(_) => {}
+        }
+    }
+    if let Some(cpu) = element.child_mut("cpu")
+        && cpu.attr("mode") == Some("host-passthrough")
+    {
+        for (name, value) in [("check", "none"), ("migratable", "on")] {
+            if cpu.attr(name).is_none() {
+                cpu.set(name, value);
+            }
         }
     }
     for (name, value) in [

@@ -90,6 +90,10 @@ impl World {
         if let Some(function) = self.functions.get_mut(&address) {
             function.driver = None;
             group = function.group;
+            // An interface that is made anew is down until somebody brings it up.
+            if let Some(net) = &mut function.net {
+                net.up = false;
+            }
         }
         self.tree.remove(format!("{path}/driver"));
         self.tree
@@ -259,6 +263,7 @@ impl World {
                     name: format!("{name}v{index}"),
                     mac: made_up_mac(address),
                     speed: None,
+                    up: false,
                 }),
                 sriov: None,
                 physfn: Some((pf, index)),

@@ -1,9 +1,9 @@
-//! `qemu-img`, the ISO makers and libguestfs' tools, on images that are a header.
+//! `qemu-img`, on images that are a header.
 //!
 //! Takes argv; gives files and the tools' messages (QEMU 7.2). A fake qcow2 image is a real qcow2
-//! header (magic, sizes, backing file) whose file length stands for what it holds; a fake ISO is a
-//! volume descriptor and the files as text. Keeps true: what runs out of space leaves what it had
-//! written, as the tools do.
+//! header (magic, sizes, backing file) whose file length stands for what it holds. Keeps true: what
+//! runs out of space leaves what it had written, as the tool does, and an image that a guest has open
+//! is locked.
 
 use serde_json::json;
 
@@ -79,7 +79,7 @@ pub fn write(tree: &Tree, path: &str, size: u64, backing: Option<&str>, length: 
 }
 
 /// Writes into an existing file, or makes one as the tools do, with mode 0644.
-fn put(tree: &Tree, path: &str, bytes: &[u8]) {
+pub fn put(tree: &Tree, path: &str, bytes: &[u8]) {
     if tree.exists(path) {
         // The mode of the file that was there stays.
         let _ = std::fs::write(tree.at(path), bytes);
@@ -89,12 +89,12 @@ fn put(tree: &Tree, path: &str, bytes: &[u8]) {
 }
 
 /// Options with values of each tool, so that what is left are operands.
-struct Arguments<'a> {
-    options: Vec<(&'a str, Option<&'a str>)>,
-    operands: Vec<&'a str>,
+pub struct Arguments<'a> {
+    pub options: Vec<(&'a str, Option<&'a str>)>,
+    pub operands: Vec<&'a str>,
 }
 
-fn arguments<'a>(args: &'a [String], valued: &[&str]) -> Arguments<'a> {
+pub fn arguments<'a>(args: &'a [String], valued: &[&str]) -> Arguments<'a> {
     let (mut options, mut operands) = (Vec::new(), Vec::new());
     let mut rest = args.iter().map(String::as_str);
     while let Some(arg) = rest.next() {
@@ -112,7 +112,7 @@ fn arguments<'a>(args: &'a [String], valued: &[&str]) -> Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    fn value(&self, names: &[&str]) -> Option<&'a str> {
+    pub fn value(&self, names: &[&str]) -> Option<&'a str> {
         let found = self
             .options
             .iter()
@@ -121,7 +121,7 @@ impl<'a> Arguments<'a> {
         found.and_then(|(_, value)| *value)
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.options.iter().any(|(key, _)| *key == name)
     }
 }
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Opens as a tool does: the file must be there, and be of the format that is claimed.
-    fn image(&self, path: &str, format: Option<&str>) -> Result<Image, String> {
+    pub fn image(&self, path: &str, format: Option<&str>) -> Result<Image, String> {
         let image = open(&self.tree, path)
             .map_err(|_| format!("Could not open '{path}': No such file or directory"))?;
         match format {
@@ -210,7 +210,7 @@ impl World {
         Ok(())
     }
 
-    fn in_use(&self, path: &str) -> bool {
+    pub fn in_use(&self, path: &str) -> bool {
         self.domains
             .values()
             .filter_map(|domain| domain.live.as_ref())
@@ -384,149 +384,4 @@ impl World {
         write(&self.tree, path, wanted, image.backing.as_deref(), length);
         Ok("Image resized.\n".into())
     }
-
-    /// genisoimage, mkisofs, `xorriso -as mkisofs`.
-    pub fn make_iso(&mut self, program: &str, args: &[String], half: bool) -> Answer {
-        let args = match args {
-            [as_, _, rest @ ..] if as_ == "-as" => rest,
-            _ if program == "xorriso" => {
-                return fail(1, "xorriso : FAILURE : only -as mkisofs is acted out");
-            }
-            all => all,
-        };
-        let given = arguments(
-            args,
-            &[
-                "-o",
-                "-output",
-                "-V",
-                "-volid",
-                "-input-charset",
-                "-volset",
-                "-A",
-                "-P",
-                "-p",
-            ],
-        );
-        let Some(path) = given.value(&["-o", "-output"]) else {
-            return fail(1, format!("{program}: Missing output file"));
-        };
-        let mut files = Vec::new();
-        for operand in &given.operands {
-            let (name, from) = match operand.split_once('=') {
-                Some((name, from)) if given.has("-graft-points") => {
-                    (name.trim_start_matches('/').to_owned(), from)
-                }
-                _ => (
-                    operand.rsplit('/').next().unwrap_or(operand).to_owned(),
-                    *operand,
-                ),
-            };
-            let at = self.tree.at(from);
-            if at.is_dir() {
-                for inside in self.tree.list(from) {
-                    let bytes = std::fs::read(at.join(&inside)).unwrap_or_default();
-                    files.push((inside, bytes));
-                }
-            } else if let Ok(bytes) = std::fs::read(&at) {
-                files.push((name, bytes));
-            } else {
-                return fail(
-                    2,
-                    format!("{program}: No such file or directory. Invalid node - '{operand}'."),
-                );
-            }
-        }
-        if self.disk_full || half {
-            put(&self.tree, path, &[0; 2048]);
-            if half {
-                return Ok(String::new());
-            }
-            return fail(
-                2,
-                format!("{program}: No space left on device. Cannot fwrite 2048*16"),
-            );
-        }
-        let mut bytes = vec![0u8; 17 * 2048];
-        bytes[32_768..32_774].copy_from_slice(b"\x01CD001");
-        let volume = format!("{:<32}", given.value(&["-V", "-volid"]).unwrap_or("CDROM"));
-        bytes[32_808..32_840].copy_from_slice(&volume.as_bytes()[..32]);
-        for (name, content) in files {
-            bytes.extend(format!("{name}\0{}\0", content.len()).bytes());
-            bytes.extend(content);
-        }
-        put(&self.tree, path, &bytes);
-        Ok(String::new())
-    }
-
-    /// libguestfs' virt-customize and virt-resize.
-    pub fn guestfs(&mut self, program: &str, args: &[String], half: bool) -> Answer {
-        let error = |what: String| fail(1, format!("{program}: error: {what}"));
-        let given = arguments(args, &["-a", "--add", "--expand", "--resize", "--format"]);
-        let disks: Vec<&str> = match program {
-            "virt-resize" => given.operands.clone(),
-            _ => given.value(&["-a", "--add"]).into_iter().collect(),
-        };
-        if disks.len() != if program == "virt-resize" { 2 } else { 1 } {
-            return error("usage: a disk must be given".into());
-        }
-        for disk in &disks {
-            match self.image(disk, None) {
-                Err(_) => return error(format!("{disk}: No such file or directory")),
-                Ok(image) if image.format == "raw" && image.size < 512 => {
-                    return error("no operating systems were found in the guest image".into());
-                }
-                Ok(_) => {}
-            }
-            if self.in_use(disk) && disk == disks.last().unwrap_or(&"") {
-                return error(format!("{disk}: the disk is in use by a running guest"));
-            }
-        }
-        // Secrets come by file: `--root-password file:PATH`, `--ssh-inject root:file:PATH`.
-        for arg in args {
-            if let Some((_, path)) = arg.split_once("file:")
-                && !self.tree.exists(path)
-            {
-                return error(format!("{path}: No such file or directory"));
-            }
-        }
-        if let ("virt-resize", [from, to]) = (program, &disks[..]) {
-            let of = |path: &str| open(&self.tree, path).map_or(0, |image| image.size);
-            if of(to) < of(from) {
-                return error("there is not enough space in the output disk".into());
-            }
-            if self.disk_full {
-                return error("No space left on device".into());
-            }
-            let length = std::fs::metadata(self.tree.at(from)).map_or(0, |found| found.len());
-            let size = of(to);
-            if !half {
-                write(&self.tree, to, size, None, length);
-            }
-        }
-        Ok(String::new())
-    }
-}
-
-/// The volume name of an ISO, and its files by name.
-pub type Iso = (String, Vec<(String, Vec<u8>)>);
-
-/// The volume name and the files of an ISO that the fake made.
-pub fn iso(tree: &Tree, path: &str) -> Option<Iso> {
-    let bytes = std::fs::read(tree.at(path)).ok()?;
-    if bytes.get(32_769..32_774)? != b"CD001" {
-        return None;
-    }
-    let volume = String::from_utf8_lossy(bytes.get(32_808..32_840)?);
-    let mut files = Vec::new();
-    let mut rest = bytes.get(17 * 2048..)?;
-    while !rest.is_empty() {
-        let mut parts = rest.splitn(3, |byte| *byte == 0);
-        let name = String::from_utf8_lossy(parts.next()?).into_owned();
-        let length: usize = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-        let after = parts.next()?;
-        files.push((name, after.get(..length)?.to_vec()));
-        rest = &after[length..];
-    }
-    Some((volume.trim_end().to_owned(), files))
 }

@@ -204,7 +204,8 @@ impl World {
         {
             self.give_back(&held, &vfs);
             return Err(format!(
-                "internal error: qemu unexpectedly closed the monitor: {message}"
+                "internal error: process exited while connecting to monitor: \
+                 2026-01-01T00:00:00.000000Z qemu-system-x86_64: {message}"
             ));
         }
         self.next_pid += 100;
@@ -257,10 +258,9 @@ impl World {
             );
         }
         if function.is_bridge() {
-            return Err(format!(
-                "unsupported configuration: Non-endpoint PCI devices cannot be assigned to guests \
-                 ({address})"
-            ));
+            return Err(
+                "internal error: Non-endpoint PCI devices cannot be assigned to guests".into(),
+            );
         }
         if !device.managed && function.driver.as_deref() != Some("vfio-pci") {
             return Err(format!(
@@ -274,7 +274,9 @@ impl World {
     fn check_disk(&self, path: &str, name: &str) -> Answer<()> {
         let missing = |what: &str| Err(format!("{what}: No such file or directory"));
         if !self.tree.exists(path) {
-            return missing(&format!("Cannot access storage file '{path}'"));
+            return missing(&format!(
+                "Cannot access storage file '{path}' (as uid:64055, gid:64055)"
+            ));
         }
         if let Some(other) = self.domains.values().find(|domain| {
             domain.name != name
@@ -309,7 +311,8 @@ impl World {
         for set in sets {
             if set.is_disjoint(&all) {
                 return Err(format!(
-                    "cannot set CPU affinity on process 0: Invalid argument ({set})"
+                    "Unable to write to '/sys/fs/cgroup/machine.slice/machine-qemu\\x2d1.scope/libvirt\
+                     /emulator/cpuset.cpus': Numerical result out of range ({set})"
                 ));
             }
         }

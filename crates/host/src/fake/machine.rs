@@ -268,6 +268,9 @@ impl Machine for FakeMachine {
     fn create_dir(&self, path: &Path, mode: u32) -> Result<(), HostError> {
         let line = format!("create_dir {}", path.display());
         self.file("make the folder", path, line, |world, extent| {
+            if path.starts_with("/sys") && !world.tree.exists(path) {
+                return Err(Errno::PERM);
+            }
             on_disk(path)?;
             if extent == Extent::Half || world.tree.at(path).is_dir() {
                 return Ok(());

@@ -37,7 +37,10 @@ pub struct Function {
 pub struct Net {
     pub name: String,
     pub mac: String,
+    /// Mbit/s with a cable in it.
     pub speed: Option<u32>,
+    /// Set up by the administrator.
+    pub up: bool,
 }
 
 /// SR-IOV as it stands.
@@ -85,7 +88,6 @@ impl World {
     /// All functions of the description, drivers bound.
     pub fn boot_pci(&mut self) {
         self.functions.clear();
-        self.next_group = 0;
         let tree = &self.tree;
         for dir in [
             "/sys/bus/pci/devices",
@@ -148,13 +150,10 @@ impl World {
             let partner = function
                 .group_with
                 .and_then(|with| self.functions.get(&with));
-            let group = partner
-                .and_then(|partner| partner.group)
-                .unwrap_or_else(|| {
-                    self.next_group += 1;
-                    self.next_group - 1
-                });
-            function.group = Some(group);
+            let shared = partner.and_then(|partner| partner.group);
+            // The lowest number that is free, as the kernel's ida gives it.
+            let free = || (0..).find(|&group| self.members(group).is_empty());
+            function.group = shared.or_else(free);
         }
         let (tree, at) = (&self.tree, &function.path);
         let (vendor, device) = function.id.split_once(':').unwrap_or(("0000", "0000"));
@@ -178,7 +177,9 @@ impl World {
             let shown = format!("/sys/kernel/iommu_groups/{group}");
             tree.link(format!("{shown}/devices/{address}"), at);
             tree.link(format!("{at}/iommu_group"), &shown);
-            tree.knob(format!("{shown}/type"), "DMA-FQ");
+            let through = self.argument("iommu") == Some("pt");
+            let kind = if through { "identity" } else { "DMA-FQ" };
+            tree.knob(format!("{shown}/type"), kind);
             tree.show(
                 format!("{shown}/reserved_regions"),
                 "0x00000000fee00000 0x00000000feefffff msi",
@@ -237,23 +238,60 @@ impl World {
         tree.link(format!("{at}/device"), &device);
         tree.link(format!("{at}/subsystem"), "/sys/class/net");
         tree.show(format!("{at}/address"), &net.mac);
-        // A VF without a MAC of its own makes one up.
-        let made_up = function.physfn.is_some();
-        tree.show(format!("{at}/addr_assign_type"), u8::from(made_up));
+        // igbvf sets the address of a VF (NET_ADDR_SET), be it given or made up.
+        let set = if function.physfn.is_some() { 3 } else { 0 };
+        tree.show(format!("{at}/addr_assign_type"), set);
         tree.show(format!("{at}/type"), 1);
         tree.show(format!("{at}/ifindex"), 2 + self.index_of(address));
         tree.knob(format!("{at}/mtu"), 1500);
-        tree.knob(format!("{at}/flags"), "0x1003");
-        let up = net.speed.is_some() || net.name == self.server.default_route;
-        tree.show(format!("{at}/operstate"), if up { "up" } else { "down" });
-        tree.knob(format!("{at}/carrier"), u8::from(up));
-        let speed = net.speed.map_or(-1, i64::from);
-        tree.show(format!("{at}/speed"), speed);
-        tree.show(format!("{at}/duplex"), "full");
         if function.sriov.is_some() {
             tree.show(format!("{at}/phys_switch_id"), "");
         }
         tree.link(format!("/sys/class/net/{}", net.name), &at);
+        self.show_link(net, &at);
+    }
+
+    /// What changes with the link. The kernel answers EINVAL for carrier and speed of an interface
+    /// that is down: here they are not there.
+    fn show_link(&self, net: &Net, at: &str) {
+        let tree = &self.tree;
+        let linked = net.up && net.speed.is_some();
+        tree.show(
+            format!("{at}/operstate"),
+            if linked { "up" } else { "down" },
+        );
+        tree.knob(
+            format!("{at}/flags"),
+            if net.up { "0x1003" } else { "0x1002" },
+        );
+        if net.up {
+            tree.knob(format!("{at}/carrier"), u8::from(linked));
+            let speed = net.speed.map_or(-1, i64::from);
+            tree.show(format!("{at}/speed"), speed);
+            tree.show(
+                format!("{at}/duplex"),
+                if linked { "full" } else { "unknown" },
+            );
+        } else {
+            for name in ["carrier", "speed", "duplex"] {
+                tree.remove(format!("{at}/{name}"));
+            }
+        }
+    }
+
+    /// `ip link set dev NAME up`.
+    pub fn set_link(&mut self, address: PciAddress, up: bool) {
+        if let Some(net) = self
+            .functions
+            .get_mut(&address)
+            .and_then(|f| f.net.as_mut())
+        {
+            net.up = up;
+        }
+        let function = self.functions.get(&address);
+        if let Some((function, net)) = function.and_then(|f| Some((f, f.net.as_ref()?))) {
+            self.show_link(net, &format!("{}/net/{}", function.net_parent(), net.name));
+        }
     }
 
     /// Hides it again.
@@ -374,6 +412,7 @@ fn card(nic: FakeNic) -> Function {
             name: nic.name,
             mac: nic.mac,
             speed: nic.speed,
+            up: nic.up,
         }),
         sriov: nic.sriov.map(|sriov| Sriov {
             total: sriov.total,

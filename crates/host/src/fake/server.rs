@@ -21,6 +21,9 @@ pub enum Numbering {
 pub enum FakeIommu {
     /// VT-d: on with `intel_iommu=on`.
     Intel,
+    /// VT-d under a kernel that turns it on by itself (`CONFIG_INTEL_IOMMU_DEFAULT_ON`, as Debian's):
+    /// on unless `intel_iommu=off`.
+    IntelByDefault,
     /// AMD-Vi: on unless `amd_iommu=off`.
     Amd,
     /// The machine has none.
@@ -59,8 +62,10 @@ pub struct FakeNic {
     pub driver: String,
     /// Its permanent MAC.
     pub mac: String,
-    /// Mbit/s, or `None` without a link.
+    /// Mbit/s of the link once it is up; `None` when no cable is in it.
     pub speed: Option<u32>,
+    /// Whether the host's own configuration brings it up at boot.
+    pub up: bool,
     /// SR-IOV, if it has it.
     pub sriov: Option<FakeSriov>,
     /// Another function whose IOMMU group it shares (a card without ACS).
@@ -166,6 +171,7 @@ impl FakeServer {
             driver: if x540 { "ixgbe" } else { "igb" }.into(),
             mac: mac.into(),
             speed: Some(if x540 { 10_000 } else { 1_000 }),
+            up: true,
             sriov: Some(FakeSriov {
                 total: if x540 { 63 } else { 7 },
                 offset: 128,
@@ -206,7 +212,9 @@ impl FakeServer {
     }
 
     /// The lab's server: 2 × 6 × 2 with siblings side by side, 4 GiB a node, two igb cards with
-    /// 7 VFs on each node, virtio management card and root disk.
+    /// 7 VFs on each node, down until somebody brings them up, virtio management card and root disk.
+    /// Its IOMMU wants to be asked for; the lab's Debian kernel turns it on by itself
+    /// ([`FakeIommu::IntelByDefault`]).
     #[must_use]
     pub fn lab() -> Self {
         let nic = |name: &str, bus: &str, port: &str, node: i32, last: u8| FakeNic {
@@ -218,6 +226,7 @@ impl FakeServer {
             driver: "igb".into(),
             mac: format!("52:54:00:00:00:{last:02x}"),
             speed: Some(1_000),
+            up: false,
             sriov: Some(FakeSriov {
                 total: 7,
                 offset: 128,
@@ -247,7 +256,8 @@ impl FakeServer {
                     id: "1af4:1000".into(),
                     driver: "virtio-pci".into(),
                     mac: "52:54:00:12:34:56".into(),
-                    speed: None,
+                    speed: Some(10_000),
+                    up: true,
                     sriov: None,
                     group_with: None,
                 },

@@ -24,7 +24,6 @@ pub struct World {
     /// The arguments that this boot took.
     pub cmdline: KernelCmdline,
     pub functions: BTreeMap<PciAddress, Function>,
-    pub next_group: u32,
     /// By node and page size in KiB.
     pub pools: BTreeMap<(u32, u64), Pool>,
     pub domains: BTreeMap<String, FakeDomain>,
@@ -45,7 +44,6 @@ impl World {
             tree: Tree::new(at),
             cmdline: KernelCmdline::default(),
             functions: BTreeMap::new(),
-            next_group: 0,
             pools: BTreeMap::new(),
             domains: BTreeMap::new(),
             modules: BTreeSet::new(),
@@ -78,6 +76,16 @@ impl World {
             "/tmp",
         ] {
             tree.dir(dir);
+        }
+        for program in &server.programs {
+            let script = match program.as_str() {
+                // As Debian ships it: upstream's reads no folder.
+                "grub-mkconfig" => {
+                    "#!/bin/sh\nfor x in ${sysconfdir}/default/grub.d/*.cfg ; do . \"${x}\"; done\n"
+                }
+                _ => "#!/bin/false\n",
+            };
+            tree.put(format!("/usr/sbin/{program}"), script, 0o755);
         }
         tree.put("/etc/hostname", format!("{}\n", server.hostname), 0o644);
         tree.put(
@@ -153,6 +161,7 @@ impl World {
             FakeIommu::Intel => self
                 .argument("intel_iommu")
                 .is_some_and(|value| value.split(',').any(|part| part == "on")),
+            FakeIommu::IntelByDefault => self.argument("intel_iommu") != Some("off"),
             FakeIommu::Amd => self.argument("amd_iommu") != Some("off"),
             FakeIommu::Absent => false,
         }
@@ -174,7 +183,7 @@ impl World {
         tree.show("/sys/class/dmi/id/sys_vendor", "Fake");
         tree.show("/sys/class/dmi/id/product_name", "Server 2000");
         let table = match server.iommu {
-            FakeIommu::Intel => Some("DMAR"),
+            FakeIommu::Intel | FakeIommu::IntelByDefault => Some("DMAR"),
             FakeIommu::Amd => Some("IVRS"),
             FakeIommu::Absent => None,
         };
@@ -227,7 +236,9 @@ impl World {
         }
         tree.show(format!("{cpus}/offline"), "");
         tree.show(format!("{cpus}/isolated"), self.isolated());
-        let nohz = self.argument("nohz_full").unwrap_or("(null)");
+        let nohz = self
+            .argument("nohz_full")
+            .unwrap_or("                  (null)");
         tree.show(format!("{cpus}/nohz_full"), nohz);
         tree.show(format!("{cpus}/smt/active"), u8::from(server.threads > 1));
         let set = |wanted: &dyn Fn(u32, u32, u32) -> bool| -> CpuSet {
