@@ -41,25 +41,34 @@ pub struct Bmslice {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show a server: CPUs, caches, NUMA, memory, NICs, IOMMU, boot loader, libvirt
+    #[command(long_about = commands::inspect::ABOUT)]
     Inspect(commands::inspect::Arguments),
     /// Examine whether a server is fit to be sliced
+    #[command(long_about = commands::doctor::ABOUT)]
     Doctor(commands::doctor::Arguments),
     /// Compute the placement and show it
+    #[command(long_about = commands::plan::ABOUT)]
     Plan(commands::plan::Arguments),
     /// Write every artifact of a plan to a folder
+    #[command(long_about = commands::render::ABOUT)]
     Render(commands::render::Arguments),
     /// Make it so on this server
+    #[command(long_about = commands::apply::ABOUT)]
     Apply(commands::apply::Arguments),
     /// Prove that what runs is the plan
+    #[command(long_about = commands::verify::ABOUT)]
     Verify(commands::verify::Arguments),
     /// Show what is sliced here
+    #[command(long_about = commands::status::ABOUT)]
     Status(commands::status::Arguments),
     /// Give slices, or the whole server, back as it was
+    #[command(long_about = commands::release::ABOUT)]
     Release(commands::release::Arguments),
     /// Go on after a boot; called by the units that `apply` installs
     #[command(hide = true)]
     Resume(commands::resume::Arguments),
     /// Print the JSON schema of the spec, for editors
+    #[command(long_about = commands::schema::ABOUT)]
     Schema(commands::schema::Arguments),
     /// Print a completion script for a shell
     Completions(commands::completions::Arguments),

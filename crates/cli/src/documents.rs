@@ -16,7 +16,7 @@ pub(crate) enum Document {
     /// What is wanted.
     Spec(Slicing),
     /// What was decided.
-    Plan(Plan),
+    Plan(Box<Plan>),
 }
 
 /// Reads a spec.
@@ -42,7 +42,7 @@ pub(crate) fn spec_or_plan(path: &Path) -> Result<Document, Failure> {
     let bytes = files::read(path, "a spec or plan")?;
     match format(&bytes) {
         Some(format) if format.starts_with("bmslice/plan/") => {
-            plan_of(path, &bytes).map(Document::Plan)
+            plan_of(path, &bytes).map(|plan| Document::Plan(Box::new(plan)))
         }
         Some(format) => Err(not(path, "a spec or plan", &format)),
         None => spec_of(path, &bytes).map(Document::Spec),

@@ -18,17 +18,18 @@ use crate::progress::Progress;
 use crate::tables::{Page, count, table};
 use crate::{ask, server};
 
-/// What to make so, and how far to go.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Make it so on this server: kernel arguments, huge pages, virtual functions, disks, \
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Make it so on this server: kernel arguments, huge pages, virtual functions, disks, \
 domains, guests. Each step is looked at before and after it is done; what holds already is left \
 alone, so that running it again does nothing. Whatever interrupts it, `bmslice apply` goes on from \
 there and `bmslice release` puts everything back.
 
 When the kernel arguments need a reboot it asks first (`--yes` answers), takes it, and goes on by \
-itself after the boot."
-)]
+itself after the boot.";
+
+/// What to make so, and how far to go.
+#[derive(Debug, Args)]
 pub struct Arguments {
     /// A spec, which is planned first, or a plan file; `-` is standard input
     #[arg(value_name = "SPEC|PLAN")]
@@ -80,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     let machine = server::machine(context)?;
     let inventory = server::live(&machine, context)?;
     let plan = match document {
-        Document::Plan(plan) => plan,
+        Document::Plan(plan) => *plan,
         Document::Spec(spec) => {
             let previous = in_force(&machine, context)?;
             documents::planned(&spec, &inventory, previous.as_ref())?

@@ -10,14 +10,15 @@ use crate::output::{Output, style};
 use crate::server::Source;
 use crate::tables::{Page, count};
 
-/// Which server.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Examine whether a server is fit to be sliced: each check with its level, what was \
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Examine whether a server is fit to be sliced: each check with its level, what was \
 found, and how to mend it. Changes nothing.
 
-Exit code 1 when a check of level error does not hold, or could not be made."
-)]
+Exit code 1 when a check of level error does not hold, or could not be made.";
+
+/// Which server.
+#[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub(crate) source: Source,
@@ -73,10 +74,15 @@ fn page(findings: &[Finding], output: &Output) -> String {
         .iter()
         .filter(|f| matches!(f.outcome, Outcome::Holds { .. }))
         .count();
+    let fails = |finding: &&Finding| {
+        finding.level == Level::Error && matches!(finding.outcome, Outcome::DoesNotHold { .. })
+    };
     let verdict = if is_fit(findings) {
         style::good("This server can be sliced", color)
-    } else {
+    } else if findings.iter().any(|finding| fails(&finding)) {
         style::error("This server cannot be sliced as it is", color)
+    } else {
+        style::warning("It is not known whether this server can be sliced", color)
     };
     page.line("");
     page.line(&format!(

@@ -16,15 +16,16 @@ use crate::output::Output;
 use crate::server::Source;
 use crate::tables::{Page, count, or_dash, table};
 
-/// Which server.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Show a server: CPUs with siblings and caches, NUMA nodes with memory and huge \
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Show a server: CPUs with siblings and caches, NUMA nodes with memory and huge \
 pages, NICs with their SR-IOV and IOMMU groups, kernel arguments, boot loader, KVM, libvirt.
 
 `-o json` is an inventory file: `bmslice plan --inventory FILE` plans with it anywhere. Run as root \
-to see everything (IOMMU groups' memory, libvirt)."
-)]
+to see everything (IOMMU groups' memory, libvirt).";
+
+/// Which server.
+#[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub(crate) source: Source,
@@ -380,7 +381,7 @@ pub(crate) fn need(need: &HostNeed) -> String {
     match need {
         HostNeed::DefaultRoute { interface } => format!("default route ({interface})"),
         HostNeed::Session { interface } => format!("this session ({interface})"),
-        HostNeed::Member { of } => format!("{of}"),
+        HostNeed::Member { of } => of.clone(),
         HostNeed::Mount { at } => format!("file system {at}"),
     }
 }

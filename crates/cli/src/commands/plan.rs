@@ -16,10 +16,9 @@ use crate::server::{self, Source};
 use crate::tables::count;
 use crate::{documents, plan_page};
 
-/// What is wanted, and of which server.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Compute the placement and show it: who has which CPUs, memory and NICs, what is \
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Compute the placement and show it: who has which CPUs, memory and NICs, what is \
 done to the host, and why it is so. Changes nothing on the server. Refuses with the exact reason when \
 the slices do not fit, and names the nearest change with which they would.
 
@@ -27,8 +26,10 @@ The same spec and server give the same plan, byte for byte. On a server that is 
 is not changed stays where it is.
 
   bmslice plan red-blue.yaml --out plan.json
-  bmslice plan red-blue.yaml --inventory server.json      # anywhere, from `inspect -o json`"
-)]
+  bmslice plan red-blue.yaml --inventory server.json      # anywhere, from `inspect -o json`";
+
+/// What is wanted, and of which server.
+#[derive(Debug, Args)]
 pub struct Arguments {
     /// The spec (YAML or JSON); `-` is standard input
     #[arg(value_name = "SPEC")]
@@ -119,7 +120,7 @@ fn write(plan: &Plan, out: &Path, context: &Context) -> Result<(), Failure> {
             );
         }
         There::File(bytes) => match Plan::parse(&String::from_utf8_lossy(&bytes)) {
-            Ok(old) => Some((old, bytes)),
+            Ok(_) => Some(bytes),
             Err(_) => {
                 return Err(Failure::refused(format!(
                     "`{shown}` is there and is no plan; it is not overwritten"
@@ -130,18 +131,16 @@ fn write(plan: &Plan, out: &Path, context: &Context) -> Result<(), Failure> {
     };
     let slices = count(plan.slices().len(), "slice");
     match old {
-        Some((_, bytes)) if bytes == text.as_bytes() => {
+        Some(bytes) if bytes == text.as_bytes() => {
             context
                 .output
                 .note(&format!("`{shown}` holds this plan already"));
             return Ok(());
         }
-        Some((old, _)) => {
+        Some(_) => {
             files::write(out, text.as_bytes())?;
-            context.output.note(&format!(
-                "wrote the plan ({slices}) to `{shown}`, in place of one with digest {}",
-                old.digest()
-            ));
+            let note = format!("wrote the plan ({slices}) to `{shown}`, in place of another one");
+            context.output.note(&note);
         }
         None => {
             files::write(out, text.as_bytes())?;

@@ -15,13 +15,14 @@ use crate::progress::Progress;
 use crate::tables::{Page, count};
 use crate::{ask, server};
 
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Give slices back, or the whole server, as it was before the first `apply`: guests \
+are shut down, then domains, virtual functions, drivers, huge pages, units and kernel arguments are \
+put back in reverse order. Disks and seeds stay unless `--delete-images` is given. Asks first.";
+
 /// What is given back, and how far to go.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Give slices back, or the whole server, as it was before the first `apply`: guests \
-are shut down, then domains, virtual functions, drivers, huge pages, units and kernel arguments are \
-put back in reverse order. Disks and seeds stay unless `--delete-images` is given. Asks first."
-)]
 pub struct Arguments {
     /// The slices [default: all, and the host]
     #[arg(value_name = "SLICE")]

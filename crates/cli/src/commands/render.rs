@@ -17,13 +17,14 @@ use crate::{documents, server};
 /// Folders that a rendering has, and nothing else.
 const FOLDERS: [&str; 4] = ["domains", "host", "cloud-init", "images"];
 
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Write every artifact of a plan to a folder: domain XML, kernel arguments, systemd \
+units, cloud-init. The same plan gives the same bytes. Nothing is decided here, and nothing but the \
+folder is touched.";
+
 /// Which plan, and where to.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Write every artifact of a plan to a folder: domain XML, kernel arguments, systemd \
-units, cloud-init. The same plan gives the same bytes. Nothing is decided here, and nothing but the \
-folder is touched."
-)]
 pub struct Arguments {
     /// The plan file (`bmslice plan SPEC --out FILE`)
     #[arg(value_name = "PLAN")]

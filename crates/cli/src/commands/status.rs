@@ -19,12 +19,13 @@ use crate::plan_page::{device, pins};
 use crate::server;
 use crate::tables::{Page, or_dash};
 
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Show what is sliced here: each slice with its guest's state, CPUs, memory and NICs, \
+what its next start changes, and whether a reboot or an interrupted run is open. Changes nothing.";
+
 /// What the switch says, if anything.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Show what is sliced here: each slice with its guest's state, CPUs, memory and NICs, \
-what its next start changes, and whether a reboot or an interrupted run is open. Changes nothing."
-)]
 pub struct Arguments {
     /// The switch's MAC table as it prints it, to show where each NIC was learned; `-` is standard
     /// input
@@ -184,7 +185,7 @@ fn page(document: &Document, status: &Status, output: &Output) -> String {
         page.paragraph(&format!("{word}: {why}"), 2);
     }
     if let Some(error) = &document.libvirt_error {
-        let word = style::warning("libvirt", color);
+        let word = style::warning("warning", color);
         page.paragraph(&format!("{word}: {error}"), 2);
     }
     let Some(plan) = &status.plan else {

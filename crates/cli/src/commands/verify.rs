@@ -15,10 +15,9 @@ use crate::output::{Output, style};
 use crate::tables::{Page, count};
 use crate::{documents, files, server};
 
-/// Which plan, and what the switch says.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Prove that what runs on this server is the plan: each QEMU thread's CPUs by its \
+/// What `--help` says.
+pub(crate) const ABOUT: &str = "\
+Prove that what runs on this server is the plan: each QEMU thread's CPUs by its \
 role, libvirt's pins, the guests' memory by node and page, isolated CPUs and kernel arguments, every \
 device, its driver and its group; and with the switch's MAC table that each guest is seen on its port \
 and VLAN. Changes nothing.
@@ -26,8 +25,10 @@ and VLAN. Changes nothing.
 Exit code 0 only when all of it was looked at and holds.
 
   ovs-ofctl show fabric; ovs-appctl fdb/show fabric      # on the switch: Open vSwitch
-  show ethernet-switching table                          # Junos"
-)]
+  show ethernet-switching table                          # Junos";
+
+/// Which plan, and what the switch says.
+#[derive(Debug, Args)]
 pub struct Arguments {
     /// The plan file [default: the plan in force here]
     #[arg(value_name = "PLAN")]
