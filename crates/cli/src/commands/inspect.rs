@@ -237,9 +237,13 @@ fn cores(inventory: &Inventory, output: &Output) -> Table {
         let group = (cpu.node, cpu.package, cpu.die, last(cpu));
         groups.entry(group).or_default().push(core);
     }
-    let dies = groups
+    // A die is worth a column where a socket has several.
+    let dies: std::collections::BTreeSet<_> = groups
         .keys()
-        .any(|(_, _, die, _)| die.is_some_and(|die| die > 0));
+        .map(|(_, socket, die, _)| (socket, die))
+        .collect();
+    let sockets: std::collections::BTreeSet<_> = dies.iter().map(|(socket, _)| socket).collect();
+    let dies = dies.len() > sockets.len();
     let mut heading = vec!["node", "socket"];
     if dies {
         heading.push("die");
