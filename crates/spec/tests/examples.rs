@@ -53,9 +53,9 @@ fn the_labs_two_slices_take_a_whole_nic_and_a_vf() {
     let kinds: Vec<&NicKind> = slicing.slices.iter().map(|s| &s.nics[0].kind).collect();
     let vlan = Some(bmslice_model::VlanId::new(102).unwrap());
     let (mac, trust) = (None, false);
-    let device = need.clone();
+    let device = need;
     let vf = NicKind::Vf {
-        of: need,
+        of: NicChoice::Name("enp130s0".into()),
         vlan,
         mac,
         trust,
