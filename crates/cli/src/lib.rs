@@ -14,6 +14,7 @@ pub mod exit;
 mod failure;
 mod files;
 mod output;
+mod plan_change;
 mod plan_page;
 mod progress;
 mod server;

@@ -6,12 +6,23 @@ use bmslice_spec::{ImageFrom, Isolation, Setup};
 use comfy_table::Table;
 
 use crate::output::{Output, style};
+use crate::plan_change::changes;
 use crate::tables::{Page, or_dash, table};
 
-/// The whole page.
-pub(crate) fn page(plan: &Plan, output: &Output) -> String {
+/// The whole page; `previous` is the plan in force.
+pub(crate) fn page(plan: &Plan, previous: Option<&Plan>, output: &Output) -> String {
     let mut page = Page::new(output);
     page.facts(&host(plan));
+    if let Some(previous) = previous {
+        page.heading("Changes of the plan in force");
+        let changes = changes(previous, plan);
+        if changes.is_empty() {
+            page.line("- none");
+        }
+        for change in changes {
+            page.paragraph(&format!("- {change}"), 2);
+        }
+    }
     page.heading("CPUs").table(&cpus(plan, output));
     page.heading("Memory").table(&memory(plan, output));
     page.heading("NICs").table(&nics(plan, output));

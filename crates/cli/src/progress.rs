@@ -1,6 +1,7 @@
 //! What is told while steps are carried out: a spinner where somebody watches, plain lines else.
 //! There is no silent minute either way.
 
+use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -143,9 +144,11 @@ impl Reminder {
         let thread = std::thread::spawn(move || {
             let started = Instant::now();
             while stopped.recv_timeout(REMINDER) == Err(RecvTimeoutError::Timeout) {
-                eprintln!(
-                    "… still at work after {} s: {what}",
-                    started.elapsed().as_secs()
+                let seconds = started.elapsed().as_secs();
+                // Nobody is left to be told when this fails.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "… still at work after {seconds} s: {what}"
                 );
             }
         });

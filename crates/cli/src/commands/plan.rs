@@ -53,9 +53,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         write(&plan, out, context)?;
     }
     match context.output.format() {
-        Format::Table => context
-            .output
-            .text(&plan_page::page(&plan, &context.output))?,
+        Format::Table => {
+            context
+                .output
+                .text(&plan_page::page(&plan, previous.as_ref(), &context.output))?
+        }
         // The plan file itself, byte for byte.
         Format::Json => context.output.text(&plan.to_json())?,
         Format::Yaml => context.output.data(plan.parts(), String::new)?,
