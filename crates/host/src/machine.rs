@@ -160,7 +160,8 @@ pub trait Machine {
     /// [`HostError::File`].
     fn append(&self, path: &Path, bytes: &[u8]) -> Result<(), HostError>;
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file, and what an [`install`](Machine::install) of it that was cut short left
+    /// beside it; one that is not there is no error.
     ///
     /// # Errors
     /// [`HostError::File`].

@@ -242,7 +242,11 @@ impl Machine for FakeMachine {
     fn remove(&self, path: &Path) -> Result<(), HostError> {
         let line = format!("remove {}", path.display());
         self.file("remove", path, line, |world, extent| {
-            if extent == Extent::Half || world.tree.at(path).symlink_metadata().is_err() {
+            if extent == Extent::Half {
+                return Ok(());
+            }
+            clear_unfinished(&world.tree, path);
+            if world.tree.at(path).symlink_metadata().is_err() {
                 return Ok(());
             }
             on_disk(path)?;

@@ -87,6 +87,7 @@ pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Unlinks; what is not there needs no removing.
 pub fn remove(path: &Path) -> io::Result<()> {
+    clear_unfinished(path);
     match std::fs::remove_file(path) {
         Ok(()) => sync_dir(parent(path)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -244,6 +245,9 @@ mod tests {
             std::fs::write(path, "half").unwrap();
         }
         install(&dir.path().join("f"), b"whole", 0o644).unwrap();
+        assert!(!dead.exists() && living.exists() && other.exists());
+        std::fs::write(&dead, "half").unwrap();
+        remove(&dir.path().join("f")).unwrap();
         assert!(!dead.exists() && living.exists() && other.exists());
     }
 
