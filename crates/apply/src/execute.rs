@@ -260,7 +260,7 @@ impl<'a> Executor<'a> {
     }
 
     /// A step that holds although this run found it missing: an interrupted run did it, or the
-    /// reboot brought it.
+    /// boot brought it.
     fn note_held(&mut self, step: &Step, boot: &str) -> Result<(), ApplyError> {
         let key = step.key();
         let Some(entry) = self.ledger().get(&key) else {
@@ -268,7 +268,7 @@ impl<'a> Executor<'a> {
         };
         let records = if entry.begun_in.is_some() {
             vec![Record::Done { key }]
-        } else if !entry.touched && step.comes_with_reboot() {
+        } else if !entry.touched && step.comes_with_boot() {
             let boot = boot.to_owned();
             vec![
                 Record::Intent {

@@ -12,7 +12,7 @@ use crate::error::{ApplyError, Problem};
 use crate::event::Event;
 use crate::execute::Executor;
 use crate::journal::{self, Record, Run};
-use crate::paths::PLAN;
+use crate::paths::{JOURNAL, PLAN};
 use crate::sequence::page_steps;
 use crate::site::{Licence, Site};
 use crate::step::{Before, Step};
@@ -90,7 +90,7 @@ pub fn release(
         Which::Slices(names) => Some(names.clone()),
     };
     let ledger = journal::peek(machine)?;
-    if ledger.open().is_none() && ledger.entries().next().is_none() {
+    if !machine.root().exists(JOURNAL) {
         if machine.root().exists(PLAN) {
             return Err(refused(
                 Problem::new(format!(

@@ -216,10 +216,13 @@ impl Step {
         }
     }
 
-    /// Whether the host's reboot brings it about, so that finding it held afterwards is our doing.
-    pub(crate) fn comes_with_reboot(&self) -> bool {
+    /// Whether a boot of the host brings it about by what an earlier step did, so that finding it
+    /// held afterwards is our doing: pages that our kernel arguments ask for, guests that libvirt
+    /// starts.
+    pub(crate) fn comes_with_boot(&self) -> bool {
         match self {
             Self::AllocateHugePages(step) => step.at_boot,
+            Self::StartDomain(_) => true,
             Self::StorePlan(_)
             | Self::InstallFile(_)
             | Self::InstallUnit(_)
@@ -232,8 +235,7 @@ impl Step {
             | Self::ConfigureVf(_)
             | Self::GroupSound(_)
             | Self::DefineDomain(_)
-            | Self::SetAutostart(_)
-            | Self::StartDomain(_) => false,
+            | Self::SetAutostart(_) => false,
         }
     }
 

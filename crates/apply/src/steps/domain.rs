@@ -149,12 +149,8 @@ impl DefineDomain {
             // Somebody put another one in its place: that one is not ours to remove.
             return Ok(());
         }
-        if domain.running {
-            return Err(StepError::cannot(
-                format!("the domain `{}` still runs", self.slice),
-                format!("shut it down with `virsh shutdown {}`", self.slice),
-            ));
-        }
+        // libvirt may have started it again: a power cut can come between its shutdown and this.
+        shut_down(&self.slice, site)?;
         if let Before::Domain { xml: Some(xml) } = before {
             hypervisor.define(xml)?;
         } else {
@@ -278,7 +274,7 @@ impl StartDomain {
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
-        self.shut_down(site)?;
+        shut_down(&self.slice, site)?;
         let Before::Guest { drivers } = before else {
             return Ok(());
         };
@@ -318,65 +314,65 @@ impl StartDomain {
         }
     }
 
-    /// Whether the guest runs, and is ours to end.
-    fn runs(&self, look: &Look<'_>) -> Result<bool, HostError> {
-        Ok(match state(look, &self.slice)? {
-            Some(domain) if domain.running => {
-                let hypervisor = look.machine.hypervisor()?;
-                is_ours(&hypervisor.xml(&domain.name, false)?)
-            }
-            Some(_) | None => false,
-        })
-    }
-
     /// Asks the guest to shut down, and does not wait: several guests then do it side by side.
     pub fn ask(&self, site: &mut Site<'_>) -> Result<(), HostError> {
-        if self.runs(&site.look())? {
+        if runs(&self.slice, &site.look())? {
             site.machine.hypervisor()?.shutdown(self.slice.as_str())?;
         }
         Ok(())
     }
+}
 
-    /// Asks the guest to shut down and waits, as long as the licence goes.
-    fn shut_down(&self, site: &mut Site<'_>) -> Result<(), StepError> {
-        let runs = |site: &Site<'_>| self.runs(&site.look());
+/// Whether the guest runs, and is ours to end.
+fn runs(slice: &SliceName, look: &Look<'_>) -> Result<bool, HostError> {
+    Ok(match state(look, slice)? {
+        Some(domain) if domain.running => {
+            let hypervisor = look.machine.hypervisor()?;
+            is_ours(&hypervisor.xml(&domain.name, false)?)
+        }
+        Some(_) | None => false,
+    })
+}
+
+/// Asks the guest to shut down and waits, as long as the licence goes.
+fn shut_down(slice: &SliceName, site: &mut Site<'_>) -> Result<(), StepError> {
+    let runs = |site: &Site<'_>| runs(slice, &site.look());
+    if !runs(site)? {
+        return Ok(());
+    }
+    let begin = site.machine.now();
+    let mut looks = 0;
+    loop {
+        if looks % ASK_EVERY == 0
+            && let Err(error) = site.machine.hypervisor()?.shutdown(slice.as_str())
+        {
+            // It may have ended by itself just now; the look below tells.
+            site.note(format!("{error}"));
+        }
+        site.machine.sleep(LOOK_EVERY);
+        looks += 1;
         if !runs(site)? {
             return Ok(());
         }
-        let begin = site.machine.now();
-        let mut looks = 0;
-        loop {
-            if looks % ASK_EVERY == 0
-                && let Err(error) = site.machine.hypervisor()?.shutdown(self.slice.as_str())
-            {
-                // It may have ended by itself just now; the look below tells.
-                site.note(format!("{error}"));
-            }
-            site.machine.sleep(LOOK_EVERY);
-            looks += 1;
-            if !runs(site)? {
-                return Ok(());
-            }
-            let waited = site.machine.now().duration_since(begin).unwrap_or_default();
-            if waited >= site.licence.patience {
-                break;
-            }
+        let waited = site.machine.now().duration_since(begin).unwrap_or_default();
+        if waited >= site.licence.patience {
+            break;
         }
-        if site.licence.force {
-            site.note(format!(
-                "`{}` did not shut down within {} s and is stopped, as asked",
-                self.slice,
-                site.licence.patience.as_secs()
-            ));
-            return Ok(site.machine.hypervisor()?.destroy(self.slice.as_str())?);
-        }
-        Err(StepError::cannot(
-            format!(
-                "the guest `{}` did not shut down within {} s, and is not stopped unasked",
-                self.slice,
-                site.licence.patience.as_secs()
-            ),
-            "look at its console, wait longer with `--patience`, or pull its plug with `--force`",
-        ))
     }
+    if site.licence.force {
+        site.note(format!(
+            "`{}` did not shut down within {} s and is stopped, as asked",
+            slice,
+            site.licence.patience.as_secs()
+        ));
+        return Ok(site.machine.hypervisor()?.destroy(slice.as_str())?);
+    }
+    Err(StepError::cannot(
+        format!(
+            "the guest `{}` did not shut down within {} s, and is not stopped unasked",
+            slice,
+            site.licence.patience.as_secs()
+        ),
+        "look at its console, wait longer with `--patience`, or pull its plug with `--force`",
+    ))
 }

@@ -1,1 +1,194 @@
+//! `kill -9` and power cuts, at every effect: what is interrupted can be finished, and undone.
+//!
+//! Whether a crash strikes before effect n + 1 or right after effect n is the same to the server, so
+//! two moments are tried: in the midst of an effect, and after it.
 
+use std::collections::BTreeMap;
+
+use bmslice_apply::{Outcome, Phase, resume};
+use bmslice_host::fake::{Moment, On};
+
+use crate::support::*;
+
+type State = BTreeMap<String, String>;
+
+/// The server sliced without any crash, and as it was before.
+fn reference() -> (State, State) {
+    let server = lab();
+    let before = state(&server.fake);
+    server.slice();
+    (before, state(&server.fake))
+}
+
+/// What the user does after a crash: the same again, until it is done.
+fn finish(server: &Server) {
+    for _ in 0..3 {
+        match server.apply().unwrap() {
+            Outcome::Rebooting => {
+                if let Some(outcome) = server.reboot() {
+                    outcome.unwrap();
+                }
+            }
+            Outcome::Nothing | Outcome::Done { .. } => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("it never ends");
+}
+
+fn assert_same(what: &str, want: &State, got: &State) {
+    let mut differences = differences(want, got);
+    for line in &mut differences {
+        *line = line.chars().take(400).collect();
+    }
+    assert!(
+        differences.is_empty(),
+        "{what}:\n{}",
+        differences.join("\n")
+    );
+}
+
+/// Crashes at effect 1, 2, 3 … of what `strike` does, and hands each broken server to `check`;
+/// returns how many there were.
+fn at_every_effect(
+    prepare: impl Fn() -> Server,
+    strike: impl Fn(&Server),
+    moment: Moment,
+    check: impl Fn(&Server, &str),
+) -> u64 {
+    for n in 1.. {
+        let server = prepare();
+        let log = server.fake.effects().len();
+        server.fake.crash(On::Nth(n), moment);
+        strike(&server);
+        if !server.fake.crashed() {
+            server.fake.heal();
+            return n - 1;
+        }
+        let effects = server.fake.effects();
+        let last = &effects[log..].last().unwrap();
+        let what = format!("crash at effect {n} ({moment:?}), `{last}`");
+        server.fake.revive();
+        check(&server, &what);
+    }
+    unreachable!()
+}
+
+fn first_apply(moment: Moment) {
+    let (before, sliced) = reference();
+    let strike = |server: &Server| {
+        let _ = server.apply();
+    };
+    let count = at_every_effect(lab, strike, moment, |server, what| {
+        finish(server);
+        assert_same(what, &sliced, &state(&server.fake));
+        server.release().unwrap();
+        assert_same(what, &before, &state(&server.fake));
+    });
+    assert!(count > 50, "{count} effects before the reboot");
+}
+
+#[test]
+fn an_apply_that_was_cut_off_is_finished_by_the_next() {
+    first_apply(Moment::After);
+}
+
+#[test]
+fn an_apply_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+    first_apply(Moment::Half);
+}
+
+#[test]
+fn an_apply_that_was_cut_off_can_be_undone_at_once() {
+    let (before, _) = reference();
+    let strike = |server: &Server| {
+        let _ = server.apply();
+    };
+    for moment in [Moment::Half, Moment::After] {
+        at_every_effect(lab, strike, moment, |server, what| {
+            server.release().unwrap();
+            assert_same(what, &before, &state(&server.fake));
+        });
+    }
+}
+
+/// The power is cut while the units bring the slices up, and comes back.
+fn boot(moment: Moment) {
+    let (before, sliced) = reference();
+    let prepare = || {
+        let server = lab();
+        assert_eq!(server.apply().unwrap(), Outcome::Rebooting);
+        server
+    };
+    let strike = |server: &Server| {
+        // The fake forgets a crash when it reboots: the two units are run by hand.
+        server.fake.reboot_with(|fake| {
+            let _ = resume(fake, Phase::Host, BINARY, &mut |_| {});
+        });
+        if !server.fake.crashed() {
+            let _ = resume(&server.fake, Phase::All, BINARY, &mut |_| {});
+        }
+    };
+    let count = at_every_effect(prepare, strike, moment, |server, what| {
+        if let Some(outcome) = server.reboot() {
+            outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        assert_same(what, &sliced, &state(&server.fake));
+        server.release().unwrap();
+        assert_same(what, &before, &state(&server.fake));
+    });
+    assert!(count > 30, "{count} effects after the reboot");
+}
+
+#[test]
+fn a_boot_that_was_cut_off_is_finished_by_the_next() {
+    boot(Moment::After);
+}
+
+#[test]
+fn a_boot_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+    boot(Moment::Half);
+}
+
+#[test]
+fn a_release_that_was_cut_off_is_finished_by_the_next() {
+    let (before, _) = reference();
+    let prepare = || {
+        let server = lab();
+        server.slice();
+        server
+    };
+    let strike = |server: &Server| {
+        let _ = server.release();
+    };
+    for moment in [Moment::Half, Moment::After] {
+        let count = at_every_effect(prepare, strike, moment, |server, what| {
+            server.release().unwrap();
+            assert_same(what, &before, &state(&server.fake));
+        });
+        assert!(count > 50, "{count} effects of a release");
+    }
+}
+
+#[test]
+fn a_release_that_was_cut_off_by_a_power_cut_is_finished_by_the_units() {
+    let (before, _) = reference();
+    let prepare = || {
+        let server = lab();
+        server.slice();
+        server
+    };
+    let strike = |server: &Server| {
+        let _ = server.release();
+    };
+    at_every_effect(prepare, strike, Moment::After, |server, what| {
+        if let Some(outcome) = server.reboot() {
+            outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        // Without units, or before anything was undone, somebody has to ask again; and pages that
+        // the boot loader's old arguments brought back stay until the next boot.
+        server.release().unwrap();
+        server.fake.reboot();
+        assert_same(what, &before, &state(&server.fake));
+    });
+}
