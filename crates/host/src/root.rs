@@ -9,9 +9,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 /// No attribute or configuration file that `bmslice` reads is larger (16 MiB).
 const LIMIT: u64 = 16 << 20;
+
+/// A rename lasts microseconds: so many in a row are no accident.
+const RETRIES: u32 = 10_000;
 
 /// A directory that stands for `/`.
 #[derive(Debug)]
@@ -65,13 +69,25 @@ impl Root {
             relative
         };
         let flags = flags | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(
-            &self.dir,
-            relative,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )?)
+        // While something anywhere on the machine is renamed or mounted, the kernel cannot be sure
+        // that a `..` stays inside and answers EAGAIN (openat2(2)): that is a matter of moments.
+        let mut patience = 0u32;
+        loop {
+            let opened = rustix::fs::openat2(
+                &self.dir,
+                relative,
+                flags,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT,
+            );
+            match opened {
+                Err(Errno::AGAIN | Errno::INTR) if patience < RETRIES => {
+                    patience += 1;
+                    std::thread::yield_now();
+                }
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// The bytes of a file, at most 16 MiB.
@@ -212,5 +228,32 @@ mod tests {
         assert_eq!(root.link_name("/climbing").as_deref(), Some("hostname"));
         assert_eq!(root.list("/").unwrap(), ["absolute", "climbing", "etc"]);
         assert!(root.exists("/etc") && !root.exists("/proc"));
+    }
+
+    #[test]
+    fn a_rename_elsewhere_hides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("sys/bus")).unwrap();
+        std::fs::write(dir.path().join("sys/value"), "here\n").unwrap();
+        std::os::unix::fs::symlink("../value", dir.path().join("sys/bus/link")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let busy = tempfile::tempdir().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let missed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, b) = (busy.path().join("a"), busy.path().join("b"));
+                std::fs::write(&a, "").unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::fs::rename(&a, &b).unwrap();
+                    std::fs::rename(&b, &a).unwrap();
+                }
+            });
+            let missed = (0..20_000)
+                .filter(|_| root.attribute("/sys/bus/link").is_none())
+                .count();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            missed
+        });
+        assert_eq!(missed, 0);
     }
 }

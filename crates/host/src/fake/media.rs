@@ -87,7 +87,15 @@ impl World {
     /// libguestfs' virt-customize and virt-resize.
     pub fn guestfs(&mut self, program: &str, args: &[String], half: bool) -> Answer {
         let error = |what: String| fail(1, format!("{program}: error: {what}"));
-        let given = arguments(args, &["-a", "--add", "--expand", "--resize", "--format"]);
+        let valued = [
+            "-a",
+            "--add",
+            "--expand",
+            "--resize",
+            "--format",
+            "--output-format",
+        ];
+        let given = arguments(args, &valued);
         let disks: Vec<&str> = match program {
             "virt-resize" => given.operands.clone(),
             _ => given.value(&["-a", "--add"]).into_iter().collect(),

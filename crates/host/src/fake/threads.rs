@@ -39,13 +39,23 @@ pub fn show(tree: &Tree, domain: &FakeDomain, live: &Live) {
         tid += 1;
         thread(tree, pid, tid, &name, cpus);
     };
-    next("call_rcu".into(), &pins.emulator);
+    // The RCU thread starts before threads are given names.
+    next("qemu-system-x86".into(), &pins.emulator);
+    next("worker".into(), &pins.emulator);
+    if !live.pages.is_empty() {
+        next("TC tc-ram-node0".into(), &pins.emulator);
+    }
     for (id, cpus) in &pins.iothreads {
         next(format!("IO iothread{id}"), cpus);
     }
     next("IO mon_iothread".into(), &pins.emulator);
     for (vcpu, cpus) in pins.vcpus.iter().enumerate() {
         next(format!("CPU {vcpu}/KVM"), cpus);
+    }
+    // Since Linux 6.12 KVM's worker is a thread of QEMU, and has the affinity of the vCPU that
+    // first ran.
+    if let Some(first) = pins.vcpus.first() {
+        next("kvm-nx-lpage-re".into(), first);
     }
     let mut maps = "55d000000000 default file=/usr/bin/qemu-system-x86_64 mapped=900 N0=900 \
                     kernelpagesize_kB=4\n"

@@ -70,7 +70,7 @@ impl World {
             "/etc/default/grub.d",
             "/etc/modprobe.d",
             "/etc/modules-load.d",
-            "/etc/libvirt/qemu/autostart",
+            "/etc/libvirt/qemu",
             "/var/lib/libvirt/images",
             "/var/log/libvirt/qemu",
             "/tmp",
