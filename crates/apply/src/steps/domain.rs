@@ -285,6 +285,12 @@ impl StartDomain {
             if !look.machine.root().exists(sysfs(*address)) {
                 continue;
             }
+            // A VF has no driver of its own to go back to: undoing its making sees to that.
+            let is_vf = look
+                .machine
+                .root()
+                .exists(format!("{}/physfn", sysfs(*address)));
+            let was = if is_vf { &None } else { was };
             let now = driver(&look, *address);
             if now == *was {
                 continue;

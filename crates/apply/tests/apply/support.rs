@@ -40,13 +40,17 @@ pub fn lab() -> Server {
 }
 
 pub fn machine() -> FakeMachine {
+    machine_of(FakeServer::lab())
+}
+
+pub fn machine_of(server: FakeServer) -> FakeMachine {
     // A fake server is thousands of small files, and a crash at every effect takes hundreds of
     // servers: in memory that is seconds. Where there is no such folder it is only slower.
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
         let _ = tempfile::env::override_temp_dir(memory);
     }
-    let fake = FakeMachine::new(FakeServer::lab());
+    let fake = FakeMachine::new(server);
     fake.add_image(BASE, ByteSize::from_gib(2), ByteSize::from_mib(1));
     // Debian's grub-mkconfig reads drop-ins, and says so.
     fake.put_with_mode(
