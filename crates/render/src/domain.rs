@@ -196,8 +196,6 @@ fn features() -> Element {
     Element::new("features")
         .child(Element::new("acpi"))
         .child(Element::new("apic"))
-        // Every vCPU has its CPU to itself, so the guest may spin where it would yield elsewhere.
-        .child(Element::new("kvm").child(Element::new("hint-dedicated").attribute("state", "on")))
         // A virtual PMU costs exits and jitter.
         .child(Element::new("pmu").attribute("state", "off"))
         .child(Element::new("vmport").attribute("state", "off"))
