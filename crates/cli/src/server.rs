@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bmslice_host::{LiveMachine, Root};
+use bmslice_host::{LiveMachine, Machine, Root};
 use bmslice_inventory::{CapturedInventory, Inventory, LiveInventory, ReadError};
 use clap::Args;
 
@@ -46,6 +46,15 @@ pub(crate) fn machine(context: &Context) -> Result<LiveMachine, Failure> {
         None => LiveMachine::new(),
     };
     opened.map_err(|error| Failure::failed(format!("cannot open `/`: {}", files::plain(&error))))
+}
+
+/// Refuses before anything is read, planned or asked, when only root could go on.
+pub(crate) fn need_root(machine: &LiveMachine) -> Result<(), Failure> {
+    if machine.is_root() {
+        return Ok(());
+    }
+    let text = "this process is not root, and may not change the server";
+    Err(Failure::failed(text).hint("run it with `sudo`"))
 }
 
 /// This server as it is.

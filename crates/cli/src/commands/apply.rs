@@ -79,6 +79,9 @@ enum Ended {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     let document = documents::spec_or_plan(&arguments.document)?;
     let machine = server::machine(context)?;
+    if !arguments.dry_run {
+        server::need_root(&machine)?;
+    }
     let inventory = server::live(&machine, context)?;
     let plan = match document {
         Document::Plan(plan) => *plan,

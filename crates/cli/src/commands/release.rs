@@ -52,6 +52,7 @@ struct GivenBack {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     let machine = server::machine(context)?;
+    server::need_root(&machine)?;
     if !arguments.yes {
         let images = if arguments.delete_images {
             ", and their disks are DELETED"
