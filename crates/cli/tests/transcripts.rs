@@ -41,7 +41,15 @@ fn play(session: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_bmslice"));
     let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
     let mut text = String::new();
+    // What was said may look like a command or a remark, too: it ends with the exit code.
+    let mut saying = false;
     for line in session.lines() {
+        if line.starts_with("--- ") {
+            saying = !line.starts_with("--- exit ");
+        }
+        if saying {
+            continue;
+        }
         if line.starts_with("# ") {
             writeln!(text, "{line}").unwrap();
         }
