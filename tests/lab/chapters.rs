@@ -249,7 +249,7 @@ fn bad_specs(lab: &Lab, _: &mut Story) -> Result<()> {
     };
     refused("s/vcpus:/vcpu:/", 1, &["bad.yaml:", "vcpu", "vcpus"])?;
     refused("s/1GiB/1GB/", 1, &["bad.yaml:", "GiB"])?;
-    refused("s/vcpus: *[0-9]*/vcpus: 64/", 1, &["64"])?;
+    refused("s/vcpus: *[0-9]*/vcpus: 64/", 1, &["whole cores"])?;
     refused(
         "s/debian-12-guest.qcow2/missing.qcow2/",
         1,
