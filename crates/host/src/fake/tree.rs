@@ -4,8 +4,8 @@
 //! mode of an attribute says whether the kernel would let root write it.
 
 use std::fmt::Display;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// What the kernel lets root only read.
@@ -39,20 +39,15 @@ impl Tree {
         self.at.join(inside.collect::<PathBuf>())
     }
 
-    /// A file with these bytes, its folders made.
+    /// A file with these bytes, its folders made; a new file even when one was there.
     pub fn put(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>, mode: u32) {
         let at = self.at(path);
-        if let Some(dir) = at.parent() {
-            must(std::fs::create_dir_all(dir));
-        }
-        if at.symlink_metadata().is_ok() {
-            must(std::fs::remove_file(&at));
-        }
-        must(std::fs::write(&at, bytes));
-        must(std::fs::set_permissions(
-            &at,
-            std::fs::Permissions::from_mode(mode),
-        ));
+        let mut file = must(anew(&at, || {
+            let mut new = std::fs::OpenOptions::new();
+            new.write(true).create_new(true).mode(mode).open(&at)
+        }));
+        must(file.write_all(bytes.as_ref()));
+        must(file.set_permissions(std::fs::Permissions::from_mode(mode)));
     }
 
     /// A read-only attribute: the value and a newline.
@@ -73,16 +68,8 @@ impl Tree {
     /// A link to another path of the server, written relatively, as sysfs does.
     pub fn link(&self, path: impl AsRef<Path>, target: impl AsRef<Path>) {
         let at = self.at(&path);
-        if let Some(dir) = at.parent() {
-            must(std::fs::create_dir_all(dir));
-        }
-        if at.symlink_metadata().is_ok() {
-            must(std::fs::remove_file(&at));
-        }
-        must(std::os::unix::fs::symlink(
-            relative(path.as_ref(), target.as_ref()),
-            at,
-        ));
+        let target = relative(path.as_ref(), target.as_ref());
+        must(anew(&at, || std::os::unix::fs::symlink(&target, &at)));
     }
 
     /// Away with a file, a link or a folder and all in it.
@@ -115,6 +102,24 @@ impl Tree {
             .collect();
         names.sort();
         names
+    }
+}
+
+/// Makes what may need its folder, or take the place of something older. Most need neither, and
+/// a server has some two thousand files.
+fn anew<T>(at: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(dir) = at.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            make()
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(at)?;
+            make()
+        }
+        done => done,
     }
 }
 
