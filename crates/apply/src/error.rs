@@ -191,6 +191,10 @@ impl ApplyError {
                 hints.extend(source.hint().map(str::to_owned));
                 hints.push("what could not be put back stays journalled: `bmslice release` tries again".into());
             }
+            // The arguments are in force then; it is the kernel that could not do more.
+            Self::RebootWithoutEffect { missing } if missing.contains("huge pages") => hints.push(
+                "there is too little memory on that node for so many pages: ask for less in the spec, then plan and apply again".into(),
+            ),
             Self::RebootWithoutEffect { .. } => hints.push(
                 "look which entry the boot loader takes (`grub-editenv list`, a menu choice, another disk), then `bmslice apply` again; or `bmslice release`".into(),
             ),
