@@ -409,6 +409,31 @@ mod tests {
         );
     }
 
+    /// What libvirt 9.0 kept of two rendered definitions, and what it said of a running guest.
+    #[test]
+    fn what_a_real_libvirt_keeps_is_what_was_rendered() {
+        let pairs = [
+            (
+                include_str!("../tests/libvirt/passthrough.rendered.xml"),
+                include_str!("../tests/libvirt/passthrough.kept.xml"),
+            ),
+            (
+                include_str!("../tests/libvirt/vf.rendered.xml"),
+                include_str!("../tests/libvirt/vf.kept.xml"),
+            ),
+            (
+                include_str!("../tests/libvirt/running.kept.xml"),
+                include_str!("../tests/libvirt/running.now.xml"),
+            ),
+        ];
+        for (rendered, kept) in pairs {
+            let wanted = Meaning::read(rendered).unwrap();
+            assert!(wanted.0.len() > 20, "{wanted:?}");
+            assert_eq!(wanted.differences(&Meaning::read(kept).unwrap()), [""; 0]);
+        }
+        assert!(is_ours(pairs[0].1) && is_ours(pairs[1].1));
+    }
+
     #[test]
     fn only_our_metadata_make_a_domain_ours() {
         assert!(is_ours(WANTED) && is_ours(&kept()));
