@@ -10,6 +10,7 @@ use bmslice_spec::{
     FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation, Setup, Smt,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::fingerprint::Fingerprint;
@@ -23,6 +24,9 @@ pub enum PlanFileError {
     /// Not JSON, or not of this form.
     #[error("this is not a plan file: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// A field that plans do not have, where the form itself would not notice it.
+    #[error("the plan has a field `{0}`, which this bmslice does not know")]
+    Unknown(String),
     /// Of another version.
     #[error("the plan has format `{found}`; this bmslice reads `{FORMAT}`")]
     Format {
@@ -313,8 +317,13 @@ pub struct NicCommon {
     /// What the fabric should show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fabric: Option<FabricSpec>,
-    /// What cloud-init sets up on it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What cloud-init sets up on it. In the file `guestNetwork`: these fields stand among the
+    /// card's own, of which a virtio card has a `network` already.
+    #[serde(
+        default,
+        rename = "guestNetwork",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub network: Option<GuestNetwork>,
 }
 
@@ -392,6 +401,47 @@ pub enum Level {
     Warning,
 }
 
+/// Of a text that is not a plan of this format: that it is one of another.
+fn other_format(text: &str) -> Option<PlanFileError> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let found = value.get("format")?.as_str()?;
+    (found != FORMAT).then(|| PlanFileError::Format {
+        found: found.to_owned(),
+    })
+}
+
+/// The path of the first field with a value that the second lacks: `slices[0].nics[0].vlna`.
+fn lost(read: &Value, kept: &Value) -> Option<String> {
+    match (read, kept) {
+        (Value::Object(read), Value::Object(kept)) => read.iter().find_map(|(key, value)| {
+            let deeper = match kept.get(key) {
+                Some(kept) => lost(value, kept)?,
+                None if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => {
+                    return None;
+                }
+                None => String::new(),
+            };
+            let dot = if deeper.is_empty() || deeper.starts_with('[') {
+                ""
+            } else {
+                "."
+            };
+            Some(format!("{key}{dot}{deeper}"))
+        }),
+        (Value::Array(read), Value::Array(kept)) => {
+            read.iter()
+                .zip(kept)
+                .enumerate()
+                .find_map(|(i, (read, kept))| {
+                    let deeper = lost(read, kept)?;
+                    let dot = if deeper.starts_with('[') { "" } else { "." };
+                    Some(format!("[{i}]{dot}{deeper}"))
+                })
+        }
+        _ => None,
+    }
+}
+
 impl Plan {
     /// A plan of these parts.
     ///
@@ -464,7 +514,18 @@ impl Plan {
     /// # Errors
     /// [`PlanFileError`].
     pub fn parse(text: &str) -> Result<Self, PlanFileError> {
-        Self::new(serde_json::from_str(text)?)
+        let parts: PlanParts = match serde_json::from_str(text) {
+            Ok(parts) => parts,
+            Err(error) => return Err(other_format(text).unwrap_or(error.into())),
+        };
+        let plan = Self::new(parts)?;
+        // Cards are variants with common fields, of which serde cannot refuse unknown ones: what
+        // was read and would not be written again was not understood.
+        let (read, kept) = (serde_json::from_str(text)?, serde_json::to_value(&plan.0)?);
+        match lost(&read, &kept) {
+            Some(path) => Err(PlanFileError::Unknown(path)),
+            None => Ok(plan),
+        }
     }
 
     /// The bytes of the plan file: the same for the same plan.
