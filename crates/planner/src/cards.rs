@@ -10,7 +10,7 @@ use bmslice_model::{MacAddress, SliceName};
 use bmslice_plan::{NicCommon, NicPlan, Plan, SplitPlan};
 use bmslice_spec::{NicKind, Slicing};
 
-use crate::devices::{self, Pf};
+use crate::function::{self, Pf};
 use crate::identity;
 use crate::problem::Site;
 use crate::refusal::Refusal;
@@ -69,7 +69,7 @@ pub(crate) fn deal(
                 (NicKind::Vf { vlan, trust, .. }, Some(pf)) => {
                     let index = indices.get(&(at, number)).copied();
                     let found = index
-                        .and_then(|index| Some((index, devices::vf_address(pf.function, index)?)));
+                        .and_then(|index| Some((index, function::vf_address(pf.function, index)?)));
                     let Some((index, address)) = found else {
                         return Err(Refusal::NoVfAddress {
                             slice: slice.name.clone(),

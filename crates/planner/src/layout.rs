@@ -91,22 +91,22 @@ pub(crate) fn lay_out(spec: &SliceSpec, places: &[CellPlace], server: &Server<'_
 
 /// The host threads of a cell's vCPUs, in the order of the vCPUs.
 fn pins(spec: &SliceSpec, place: &CellPlace, count: usize) -> Vec<CpuId> {
-    let cores = &place.vcpus;
-    let threads: Vec<CpuId> = match (spec.smt, spec.vcpu_order) {
-        (Smt::Isolate, _) => cores.iter().map(Core::first).collect(),
-        (_, VcpuOrder::SiblingsAdjacent) => cores
-            .iter()
-            .flat_map(|core| core.threads.iter().copied())
-            .collect(),
-        (_, VcpuOrder::SiblingsLast) => {
-            let most = cores.iter().map(|core| core.threads.len()).max();
-            (0..most.unwrap_or(0))
-                .flat_map(|level| cores.iter().filter_map(move |core| core.threads.get(level)))
-                .copied()
-                .collect()
-        }
+    let used = |thread: usize| match spec.smt {
+        Smt::Isolate => thread == 0,
+        Smt::Pack | Smt::Any => true,
     };
-    threads.into_iter().take(count).collect()
+    // Core after core is filled, so that at most one is filled in part.
+    let mut pins: Vec<(usize, CpuId)> = place
+        .vcpus
+        .iter()
+        .flat_map(|core| core.threads.iter().copied().enumerate())
+        .filter(|(thread, _)| used(*thread))
+        .take(count)
+        .collect();
+    if spec.vcpu_order == VcpuOrder::SiblingsLast {
+        pins.sort_by_key(|(thread, _)| *thread);
+    }
+    pins.into_iter().map(|(_, cpu)| cpu).collect()
 }
 
 /// What the guest sees: a socket for each cell, since a guest's scheduler takes each socket for a

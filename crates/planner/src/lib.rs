@@ -22,6 +22,7 @@ mod conflict;
 mod cores;
 mod demand;
 mod devices;
+mod function;
 mod identity;
 mod kernel;
 mod layout;
@@ -66,7 +67,7 @@ pub fn plan_following(
         if refusal.change_mut().is_some() {
             let found = change::nearest(spec, inventory, previous, &refusal);
             if let Some(change) = refusal.change_mut() {
-                *change = found;
+                *change = found.map(Box::new);
             }
         }
         refusal

@@ -100,7 +100,7 @@ pub enum Refusal {
         /// What for.
         why: String,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// A NIC whose IOMMU group holds something that carries the host.
     #[error(
@@ -119,7 +119,7 @@ pub enum Refusal {
         /// What for.
         why: String,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// A NIC that somebody else's running domain has.
     #[error(
@@ -133,7 +133,7 @@ pub enum Refusal {
         /// Whose.
         domain: String,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// A VF of a NIC without SR-IOV.
     #[error("slice `{slice}` asks for a virtual function of {device}, which has no SR-IOV")]
@@ -143,7 +143,7 @@ pub enum Refusal {
         /// The NIC.
         device: String,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// A NIC that firmware keeps memory for.
     #[error(
@@ -155,7 +155,7 @@ pub enum Refusal {
         /// The NIC.
         device: String,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// Nobody tells where the VFs will be.
     #[error(
@@ -180,7 +180,7 @@ pub enum Refusal {
         /// A group of several.
         group: Vec<PciAddress>,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// Two cards that name one function.
     #[error(
@@ -199,7 +199,7 @@ pub enum Refusal {
         /// The other.
         second: SliceName,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// A function passed whole and split.
     #[error(
@@ -213,7 +213,7 @@ pub enum Refusal {
         /// Who wants a part.
         split: SliceName,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// Two slices with members of one group.
     #[error(
@@ -225,7 +225,7 @@ pub enum Refusal {
         /// The NIC.
         device: String,
         /// Its group, without bridges.
-        group: Vec<PciAddress>,
+        group: Box<[PciAddress]>,
         /// Who wants it.
         slice: SliceName,
         /// The other member.
@@ -233,7 +233,7 @@ pub enum Refusal {
         /// Who wants that.
         other_slice: SliceName,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// More VFs than there are.
     #[error(
@@ -251,7 +251,7 @@ pub enum Refusal {
         /// The first that gets none.
         slice: SliceName,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// vCPUs or memory that cells cannot share evenly.
     #[error("slice `{slice}` asks for {what}, which {cells} guest cells cannot share evenly")]
@@ -325,7 +325,7 @@ pub enum Refusal {
         /// What is there.
         there: String,
         /// What would do.
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
     /// The search was bounded.
     #[error(
@@ -482,13 +482,13 @@ impl Refusal {
             | Self::WholeAndSplit { change, .. }
             | Self::GroupShared { change, .. }
             | Self::VfTotal { change, .. }
-            | Self::NoRoom { change, .. } => change.as_ref(),
+            | Self::NoRoom { change, .. } => change.as_deref(),
             _ => None,
         }
     }
 
     /// The place for a change, in refusals that can have one.
-    pub(crate) fn change_mut(&mut self) -> Option<&mut Option<Change>> {
+    pub(crate) fn change_mut(&mut self) -> Option<&mut Option<Box<Change>>> {
         match self {
             Self::NicHostNeeds { change, .. }
             | Self::GroupHostNeeds { change, .. }

@@ -9,7 +9,8 @@ use bmslice_plan::{Finding, Level, NicPlan, Plan, PlanParts, Report, SlicePlan};
 use bmslice_spec::{Isolation, Numa, SliceSpec, Slicing, Smt, VcpuOrder};
 
 use crate::best::Best;
-use crate::devices::{self, Near, Pf};
+use crate::devices::Near;
+use crate::function::{self, Pf};
 use crate::kernel;
 use crate::layout::CellPlace;
 use crate::problem::Site;
@@ -271,7 +272,7 @@ fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
             );
         }
         if !pf.function.host_needs.is_empty() && current < split.vfs {
-            let why = pf.function.host_needs.iter().map(devices::said);
+            let why = pf.function.host_needs.iter().map(function::said);
             notes.warn(
                 "splits-host-nic",
                 format!(
@@ -517,8 +518,13 @@ fn no_room(site: &Site<'_>, parts: &PlanParts, node: NumaNodeId, need: u32) -> S
         return String::new();
     }
     format!(
-        " (it needs {} and beside {} node {node} has {left} left)",
+        " (it needs {} and beside {} node {node} has {} left)",
         count(need as usize, "whole core"),
-        and(there)
+        and(there),
+        if left == 0 {
+            "none".to_owned()
+        } else {
+            left.to_string()
+        }
     )
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bmslice_inventory::{CacheKind, DomainFacts, Inventory};
 use bmslice_model::{CpuId, CpuSet, NumaNodeId, PciAddress, SliceName};
 use bmslice_plan::Plan;
-use bmslice_spec::{HostSpec, Slicing};
+use bmslice_spec::{HostSpec, Isolation, Slicing};
 
 use crate::identity;
 use crate::refusal::Refusal;
@@ -143,24 +143,67 @@ impl<'a> Server<'a> {
             server.host.extend_from(&core.cpus());
             server.nodes[at].reserved = 1;
         }
+        let before: Vec<Vec<Core>> = server.nodes.iter().map(|node| node.free.clone()).collect();
+        let taken = server.taken_l3.len();
         server.reserve(&spec.host, boot_node, &total)?;
+        if let Some(plan) = previous {
+            server.keep_reserve(&plan.host().cpus, before, taken);
+        }
         Ok(server)
+    }
+
+    /// Leaves the host the cores that it has, when they are as many on each node as it is to have:
+    /// moving it would cost a reboot and gain nothing.
+    fn keep_reserve(&mut self, had: &CpuSet, before: Vec<Vec<Core>>, taken: usize) {
+        let is_had = |core: &Core| core.cpus().is_subset(had);
+        let fixed = before
+            .iter()
+            .flatten()
+            .fold(self.host.clone(), |fixed, core| {
+                fixed.difference(&core.cpus())
+            });
+        // The boot CPU's core was never for taking.
+        let boot_cores = |node: &Node, free: &[Core]| {
+            let taken = free.iter().filter(|core| !node.free.contains(core)).count();
+            node.reserved - taken
+        };
+        let mut all = fixed;
+        for (node, free) in self.nodes.iter().zip(&before) {
+            let mine: Vec<&Core> = free.iter().filter(|core| is_had(core)).collect();
+            if mine.len() + boot_cores(node, free) != node.reserved {
+                return;
+            }
+            for core in mine {
+                all.extend_from(&core.cpus());
+            }
+        }
+        if all != *had {
+            return;
+        }
+        self.taken_l3.truncate(taken);
+        for (node, free) in self.nodes.iter_mut().zip(before) {
+            let (mine, rest) = free.into_iter().partition(is_had);
+            node.free = rest;
+            let mine: Vec<Core> = mine;
+            self.taken_l3.extend(mine.iter().map(|core| core.l3));
+        }
+        self.host = all;
     }
 
     /// Takes the host's reserve out of what is free: CPU 0's core, then the lowest numbers.
     fn reserve(&mut self, host: &HostSpec, boot: usize, total: &[usize]) -> Result<(), Refusal> {
         let asked = host.reserve_cores.max(1) as usize;
         if host.reserve_per_numa {
-            for at in 0..self.nodes.len() {
+            for (at, &there) in total.iter().enumerate() {
                 // A node without CPUs (memory only, or all offline) has nothing to reserve.
-                if total[at] == 0 {
+                if there == 0 {
                     continue;
                 }
-                if total[at] < asked {
+                if there < asked {
                     return Err(Refusal::Reserve {
                         asked: host.reserve_cores,
                         of: format!("on each NUMA node; node {}", self.nodes[at].id),
-                        has: total[at],
+                        has: there,
                     });
                 }
                 self.take_for_host(at, asked);
@@ -303,10 +346,12 @@ fn usable(
     foreign: &[Foreign],
     online: &CpuSet,
 ) -> CpuSet {
-    // The kernel keeps ordinary processes off isolated CPUs, so that once a plan is in force they
-    // are "not allowed" to whoever looks. They are kept free for just what is planned here.
-    let mut kept_free = inventory.boot.isolated.clone();
-    if let Some(plan) = previous {
+    // A cgroup partition takes its CPUs away from everybody else's groups, so that once it is in
+    // force they are "not allowed" to whoever looks. They are kept free for just what is planned.
+    let mut kept_free = CpuSet::new();
+    if let Some(plan) = previous
+        && plan.host().isolation == Isolation::Dynamic
+    {
         kept_free.extend_from(&plan.host().isolated);
     }
     let allowed: CpuSet = inventory

@@ -103,6 +103,24 @@ fn the_lab_gives_red_a_whole_nic_on_node_0_and_blue_a_vf_on_node_1() {
 }
 
 #[test]
+fn the_example_for_the_lab_is_planned_as_it_says() {
+    let text = include_str!("../../../examples/red-blue.yaml");
+    let spec = Slicing::parse("red-blue.yaml", text).unwrap();
+    let plan = planned(&spec, &lab());
+    let [red, blue] = plan.slices() else {
+        panic!("two slices")
+    };
+    assert_eq!((red.cells[0].node.0, blue.cells[0].node.0), (0, 1));
+    assert!(matches!(red.nics[..], [NicPlan::Passthrough { .. }]));
+    assert!(matches!(
+        &blue.nics[..],
+        [NicPlan::Vf { vlan: Some(vlan), nic, .. }] if vlan.number() == 102 && nic.mac.is_some()
+    ));
+    assert!(!codes(&plan, Some("red-worker1")).contains(&"remote-device".into()));
+    assert!(!codes(&plan, Some("blue-worker1")).contains(&"remote-device".into()));
+}
+
+#[test]
 fn a_plan_stays_the_same_when_it_is_applied() {
     let (spec, mut server) = (red_blue(), lab());
     server.boot.iommu = false;

@@ -50,11 +50,11 @@ fn placement_is_the_documents(plan: &Plan) {
     let red = plan.slice("Red_k8s_cluster_worker1").unwrap();
     assert_eq!(list(&red.vcpus), "4,6,8,10,16,18,20,22");
     assert_eq!(red.emulator.to_string(), "2,14");
-    assert_eq!(red.iothreads, [red.emulator.clone()]);
+    assert_eq!(red.iothreads, std::slice::from_ref(&red.emulator));
     let blue = plan.slice("Blue_k8s_cluster_worker1").unwrap();
     assert_eq!(list(&blue.vcpus), "5,7,9,11,17,19,21,23");
     assert_eq!(blue.emulator.to_string(), "3,15");
-    assert_eq!(blue.iothreads, [blue.emulator.clone()]);
+    assert_eq!(blue.iothreads, std::slice::from_ref(&blue.emulator));
     for (slice, function, local) in [
         (red, "0000:01:00.0", Some(true)),
         (blue, "0000:01:00.1", Some(false)),
@@ -94,16 +94,20 @@ fn the_documents_server_gets_the_documents_placement() {
     let (spec, inventory) = seed();
     let plan = plan(&spec, &inventory).unwrap();
     placement_is_the_documents(&plan);
+    assert_eq!(bmslice_check::check(&spec, &inventory, &plan), []);
     let golden = folder().join("plan.json");
     if std::env::var_os("BMSLICE_BLESS").is_some() {
         std::fs::write(&golden, plan.to_json()).unwrap();
     }
     let wanted = std::fs::read_to_string(&golden).unwrap();
-    assert_eq!(
-        plan.to_json(),
-        wanted,
-        "if this is meant, BMSLICE_BLESS=1 writes examples/seed/plan.json anew"
-    );
+    let text = plan.to_json();
+    for (line, (is, was)) in (1..).zip(text.lines().zip(wanted.lines())) {
+        assert_eq!(
+            is, was,
+            "line {line}; if this is meant, BMSLICE_BLESS=1 writes examples/seed/plan.json anew"
+        );
+    }
+    assert_eq!(text, wanted);
     assert_eq!(Plan::parse(&wanted).unwrap(), plan);
 }
 

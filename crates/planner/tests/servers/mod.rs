@@ -9,8 +9,8 @@ use bmslice_inventory::{
 use bmslice_model::{ByteSize, CpuId, CpuSet, IommuGroupId, KernelCmdline, NumaNodeId, PciAddress};
 use bmslice_plan::{NicPlan, Plan};
 use bmslice_spec::{
-    GuestMachine, GuestSpec, HostSpec, ImageFrom, ImageSpec, NicChoice, NicKind, NicNuma, NicSpec,
-    Numa, Setup, SliceSpec, Slicing, Smt, VcpuOrder,
+    GuestMachine, GuestSpec, HostSpec, ImageFrom, ImageSpec, Isolation, NicChoice, NicKind,
+    NicNuma, NicSpec, Numa, Setup, SliceSpec, Slicing, Smt, VcpuOrder,
 };
 
 pub fn cpu(number: u32) -> CpuId {
@@ -309,7 +309,20 @@ pub fn applied(before: &Inventory, plan: &Plan) -> Inventory {
         .cloned()
         .collect();
     server.boot.cmdline = args;
-    server.boot.isolated = host.isolated.clone();
+    match host.isolation {
+        Isolation::Boot => server.boot.isolated = host.isolated.clone(),
+        // The partition's CPUs are nobody else's.
+        Isolation::Dynamic => {
+            for cpu in server
+                .cpus
+                .iter_mut()
+                .filter(|cpu| host.isolated.contains(cpu.id))
+            {
+                cpu.allowed = false;
+            }
+        }
+        Isolation::None => {}
+    }
     server.boot.iommu = true;
     for pages in &host.huge_pages {
         let node = server
