@@ -195,7 +195,11 @@ pub fn add_nic(server: &mut Inventory, address: &str, name: &str, node: Option<u
     });
     server.interfaces.push(NetInterface {
         name: name.into(),
-        altnames: vec![format!("alt-{name}")],
+        // As systemd names it by its place.
+        altnames: vec![
+            format!("alt-{name}"),
+            format!("enp{}s{}", address.bus(), address.device()),
+        ],
         mac: Some(mac),
         pci: Some(address),
         state: Some("up".into()),
