@@ -17,15 +17,16 @@ chroot "$tree" passwd -l root >/dev/null
 cat > "$tree/etc/cloud/cloud.cfg" <<'EOF'
 users: [default]
 disable_root: false
-ssh_pwauth: false
 preserve_hostname: false
 datasource_list: [NoCloud, None]
 ssh_genkeytypes: [ed25519]
+ssh_quiet_keygen: true
 no_ssh_fingerprints: true
 growpart: { mode: growpart, devices: [/], ignore_growroot_disabled: true }
-cloud_init_modules: [seed_random, bootcmd, write-files, growpart, resizefs, disk_setup, mounts, set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
-cloud_config_modules: [ssh-import-id, set-passwords, timezone, runcmd]
-cloud_final_modules: [write-files-deferred, scripts-per-once, scripts-per-boot, scripts-per-instance, scripts-user, ssh-authkey-fingerprints, final-message, power-state-change]
+cloud_init_modules: [bootcmd, write-files, growpart, resizefs, set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
+cloud_config_modules: [set-passwords, timezone, runcmd]
+cloud_final_modules: [write-files-deferred, scripts-per-once, scripts-per-boot, scripts-per-instance, scripts-user, final-message, power-state-change]
+output: { all: '>> /var/log/cloud-init-output.log' }
 system_info:
   distro: debian
   default_user: { name: debian, lock_passwd: true, gecos: Debian, groups: [adm, sudo], sudo: ["ALL=(ALL) NOPASSWD:ALL"], shell: /bin/bash }
@@ -34,10 +35,60 @@ system_info:
   ssh_svcname: ssh
 EOF
 rm -rf "$tree/etc/cloud/cloud.cfg.d"; mkdir "$tree/etc/cloud/cloud.cfg.d"
+# Without a file to log to, cloud-init logs everything to the console, and each character
+# of a nested guest's console is an exit through two hypervisors.
+cat > "$tree/etc/cloud/cloud.cfg.d/05_logging.cfg" <<'EOF'
+log_cfgs:
+  - |
+    [loggers]
+    keys=root
+    [handlers]
+    keys=file
+    [formatters]
+    keys=plain
+    [logger_root]
+    level=INFO
+    handlers=file
+    [handler_file]
+    class=FileHandler
+    level=INFO
+    formatter=plain
+    args=('/var/log/cloud-init.log', 'a', 'UTF-8')
+    [formatter_plain]
+    format=%(asctime)s - %(filename)s[%(levelname)s]: %(message)s
+EOF
 printf 'policy: enabled\n' > "$tree/etc/cloud/ds-identify.cfg"
 
 mkdir -p "$tree/etc/ssh/sshd_config.d"
 printf 'PasswordAuthentication no\nUseDNS no\n' > "$tree/etc/ssh/sshd_config.d/10-guest.conf"
+
+# -- network: cloud-init writes what the seed says; a NIC that it does not name asks for an
+#    address. Each NIC is up as soon as it is there: its first frames tell the switch its place.
+mkdir -p "$tree/etc/systemd/network" "$tree/etc/udev/rules.d"
+cat > "$tree/etc/systemd/network/90-any.network" <<'EOF'
+[Match]
+Name=eth*
+
+[Network]
+DHCP=ipv4
+EOF
+cat > "$tree/etc/udev/rules.d/80-link-up.rules" <<'EOF'
+ACTION=="add", SUBSYSTEM=="net", KERNEL=="eth*", RUN+="/sbin/ip link set %k up"
+EOF
+
+# -- udev: as in the server, only the devices that somebody waits for -----------------
+mkdir -p "$tree/etc/systemd/system/systemd-udev-trigger.service.d" "$tree/etc/udev"
+cat > "$tree/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf" <<'EOF'
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=subsystems --action=add
+ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=module,block,net --subsystem-nomatch=cpu --subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=acpi --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=machinecheck --subsystem-nomatch=workqueue --subsystem-nomatch=event_source --subsystem-nomatch=clockevents --subsystem-nomatch=serio --subsystem-nomatch=pnp --subsystem-nomatch=wakeup --subsystem-nomatch=bdi
+ExecStart=-udevadm trigger --action=add /sys/class/tty/ttyS0
+EOF
+for module in iTCO_wdt lpc_ich i2c_i801 ahci pcspkr psmouse serio_raw ccp kvm_amd kvm_intel \
+    aesni_intel ghash_clmulni_intel sha1_ssse3 sha256_ssse3 sha512_ssse3 cfg80211; do
+    echo "blacklist $module"
+done > "$tree/etc/modprobe.d/lab.conf"
 
 # -- boot loader -----------------------------------------------------------------------
 mkdir -p "$tree/etc/default/grub.d" "$tree/boot/grub/i386-pc"
@@ -46,7 +97,7 @@ GRUB_DEFAULT=0
 GRUB_TIMEOUT=0
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT="quiet"
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 selinux=0 apparmor=0 nowatchdog"
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nowatchdog"
 GRUB_TERMINAL=serial
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
@@ -62,7 +113,7 @@ set timeout=0
 serial --unit=0 --speed=115200
 terminal_output serial
 menuentry Debian {
-    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 selinux=0 apparmor=0 nowatchdog quiet
+    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nowatchdog quiet
     initrd /boot/initrd.img-$kernel
 }
 EOF
@@ -84,7 +135,9 @@ chroot "$tree" update-initramfs -u -k all
 
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer \
-    systemd-timesyncd.service systemd-pstore.service systemd-update-utmp.service \
+    systemd-timesyncd.service systemd-pstore.service systemd-random-seed.service \
+    systemd-network-generator.service systemd-sysusers.service systemd-machine-id-commit.service \
+    dev-hugepages.mount modprobe@configfs.service sys-kernel-config.mount systemd-update-utmp.service \
     systemd-update-utmp-runlevel.service systemd-networkd-wait-online.service \
     grub-common.service apparmor.service getty@tty1.service keyboard-setup.service \
     console-setup.service sys-kernel-debug.mount sys-kernel-tracing.mount dev-mqueue.mount \

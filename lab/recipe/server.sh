@@ -46,21 +46,6 @@ cat > "$tree/etc/systemd/system/systemd-tmpfiles-setup.service.d/bmslice-lab.con
 LoadCredential=bmslice-lab.host-key
 EOF
 
-# -- KVM: loaded before libvirtd probes, or libvirt says it has none -------------
-cat > "$tree/etc/systemd/system/load-kvm.service" <<'EOF'
-[Unit]
-Description=Load the KVM module of this CPU
-Before=libvirtd.service
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -c 'if grep -qw svm /proc/cpuinfo; then exec modprobe kvm_amd; else exec modprobe kvm_intel; fi'
-
-[Install]
-WantedBy=multi-user.target
-EOF
-
 # -- udev: an emulated CPU pays dearly for each event, and 24 CPUs, 64 consoles and
 #    hundreds of memory blocks would each ask for modules that are not there ---------
 mkdir -p "$tree/etc/systemd/system/systemd-udev-trigger.service.d" "$tree/etc/udev"
@@ -68,7 +53,7 @@ cat > "$tree/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf" <<'EOF'
 [Service]
 ExecStart=
 ExecStart=-udevadm trigger --type=subsystems --action=add
-ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=module,block,net --subsystem-nomatch=cpu --subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=acpi --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=machinecheck --subsystem-nomatch=workqueue --subsystem-nomatch=event_source --subsystem-nomatch=clockevents --subsystem-nomatch=input --subsystem-nomatch=serio --subsystem-nomatch=pnp --subsystem-nomatch=wakeup --subsystem-nomatch=bdi
+ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=module,block,net --subsystem-nomatch=cpu --subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=acpi --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=machinecheck --subsystem-nomatch=workqueue --subsystem-nomatch=event_source --subsystem-nomatch=clockevents --subsystem-nomatch=serio --subsystem-nomatch=pnp --subsystem-nomatch=wakeup --subsystem-nomatch=bdi
 ExecStart=-udevadm trigger --action=add /sys/class/tty/ttyS0
 EOF
 echo 'children_max=4' >> "$tree/etc/udev/udev.conf"
@@ -81,6 +66,7 @@ done > "$tree/etc/modprobe.d/lab.conf"
 #    tsc=reliable   an emulated AMD CPU claims no constant TSC, and without the TSC every look
 #                   at the clock is an exit to the emulator under one lock
 #    lpj=           saves each CPU its delay calibration; only a lower bound matters here
+#    nokaslr        a kernel at a random place takes one of the few whole 1 GiB pages
 #    nowatchdog     a slow host is not a soft lockup -----------------------------------------------------------------
 mkdir -p "$tree/etc/default/grub.d" "$tree/boot/grub/i386-pc"
 cat > "$tree/etc/default/grub" <<'EOF'
@@ -88,7 +74,7 @@ GRUB_DEFAULT=0
 GRUB_TIMEOUT=1
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT="quiet"
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 selinux=0 apparmor=0 nowatchdog"
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nokaslr nowatchdog"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
@@ -105,13 +91,30 @@ set timeout=0
 serial --unit=0 --speed=115200
 terminal_output console serial
 menuentry Debian {
-    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 selinux=0 apparmor=0 nowatchdog quiet
+    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nokaslr nowatchdog quiet
     initrd /boot/initrd.img-$kernel
 }
 EOF
 
-# -- a small initramfs: disk and root file system, nothing else --------------------
-printf 'virtio_pci\nvirtio_blk\next4\n' > "$tree/etc/initramfs-tools/modules"
+# -- a small initramfs: the disk, the management NIC, and KVM ------------------------
+#    KVM patches the running kernel in hundreds of places, and for each all CPUs have to
+#    agree: 1 s now, 15 s while the system starts. And it has to be there before libvirtd
+#    probes, or libvirt says that there is none.
+printf 'virtio_pci\nvirtio_blk\next4\nvirtio_net\n' > "$tree/etc/initramfs-tools/modules"
+mkdir -p "$tree/etc/initramfs-tools/hooks" "$tree/etc/initramfs-tools/scripts/init-premount"
+cat > "$tree/etc/initramfs-tools/hooks/kvm" <<'EOF'
+#!/bin/sh
+[ "$1" = prereqs ] && exit 0
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules kvm_amd kvm_intel
+EOF
+cat > "$tree/etc/initramfs-tools/scripts/init-premount/kvm" <<'EOF'
+#!/bin/sh
+[ "$1" = prereqs ] && exit 0
+modprobe -q kvm_amd || modprobe -q kvm_intel
+exit 0
+EOF
+chmod 755 "$tree/etc/initramfs-tools/hooks/kvm" "$tree/etc/initramfs-tools/scripts/init-premount/kvm"
 # no udev in it: devtmpfs has the disk and blkid finds the file system
 mkdir -p "$tree/etc/initramfs-tools/scripts/init-top" "$tree/etc/initramfs-tools/scripts/init-bottom"
 for stage in init-top init-bottom; do
@@ -134,7 +137,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     systemd-update-utmp.service systemd-update-utmp-runlevel.service \
     systemd-networkd-wait-online.service grub-common.service apparmor.service \
     getty@tty1.service keyboard-setup.service console-setup.service \
-    libvirt-guests.service virtlockd.service virtlockd.socket virtlockd-admin.socket \
+    libvirt-guests.service \
     systemd-rfkill.socket logrotate.timer remote-fs.target machines.target \
     systemd-network-generator.service systemd-sysusers.service systemd-machine-id-commit.service \
     dnsmasq.service run-qemu.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
@@ -146,7 +149,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
 done
 mkdir -p "$tree/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\nAudit=no\n' > "$tree/etc/systemd/journald.conf.d/lab.conf"
-chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service load-kvm.service >/dev/null 2>&1
+chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service >/dev/null 2>&1
 rm -f "$tree/etc/libvirt/qemu/networks/autostart/default.xml"
 
 # -- what only served the building ---------------------------------------------------

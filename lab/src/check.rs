@@ -132,7 +132,7 @@ fn disk(folder: &Path, image_there: bool) -> Option<CheckError> {
 /// The server's memory is only taken as it is used, and a lab's server never uses all of it; but
 /// huge pages of running slices are used in full.
 fn fits(memory: Mebibytes) -> Option<CheckError> {
-    let needed = memory.0 * 3 / 4 + 512;
+    let needed = memory.0 * 3 / 5 + 512;
     let info = fs::read_to_string("/proc/meminfo").ok()?;
     let there = available(&info)?;
     (there < needed).then_some(CheckError::Memory { there, needed, server: memory })

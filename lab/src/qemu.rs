@@ -58,14 +58,17 @@ impl Machine {
         match self.accel {
             Accel::Kvm => {
                 line.push("-accel", "kvm");
-                line.push("-cpu", "host");
+                line.push("-cpu", "host,host-phys-bits=off,phys-bits=36");
             }
             Accel::Tcg => {
                 line.push("-accel", "tcg,thread=multi,tb-size=1024");
                 // -monitor: with MWAIT, an idle emulated CPU spins instead of sleeping.
-                line.push("-cpu", "max,+svm,+npt,+x2apic,-monitor");
+                line.push("-cpu", "max,+svm,+npt,+x2apic,-monitor,phys-bits=36");
             }
         }
+        // phys-bits=36 above and the small hole here: QEMU before 10.1 maps the registers of VFs
+        // only below 4 GiB, and the firmware puts them there when the address space is narrow.
+        line.push("-global", "q35-pcihost.pci-hole64-size=2G");
         self.cpus_and_memory(&mut line);
         // eim=on lets the kernel use x2APIC, whose registers are MSRs: no memory-mapped exit per
         // interrupt, and no lost end-of-interrupt.
@@ -161,7 +164,7 @@ impl Machine {
             line.push(
                 "-device",
                 format!(
-                    "pcie-root-port,id=root-{port},bus=expander{node},addr={index},chassis={},slot=0,io-reserve=0",
+                    "pcie-root-port,id=root-{port},bus=expander{node},addr={index},chassis={},slot=0,io-reserve=0,hotplug=off",
                     nic.ofport
                 ),
             );
@@ -208,7 +211,7 @@ mod tests {
     fn the_documents_server() {
         let line = line("2x6x2", None, Accel::Tcg);
         for part in [
-            "-cpu max,+svm,+npt,+x2apic,-monitor",
+            "-cpu max,+svm,+npt,+x2apic,-monitor,phys-bits=36",
             "-smp 24,sockets=2,cores=6,threads=2 -m 10240M",
             "-numa cpu,node-id=0,socket-id=0 -numa cpu,node-id=1,socket-id=1",
             "-numa dist,src=0,dst=1,val=21 -numa dist,src=1,dst=0,val=21",
@@ -225,8 +228,8 @@ mod tests {
     #[test]
     fn a_server_with_one_node() {
         let line = line("1x4x2", None, Accel::Kvm);
-        assert!(line.contains("-accel kvm -cpu host"));
-        assert!(line.contains("-smp 8,sockets=1,cores=4,threads=2 -m 5120M"));
+        assert!(line.contains("-accel kvm -cpu host,host-phys-bits=off,phys-bits=36"));
+        assert!(line.contains("-smp 8,sockets=1,cores=4,threads=2 -m 9216M"));
         assert!(line.contains("-numa node,nodeid=0,memdev=memory0 -numa cpu,node-id=0,socket-id=0"));
         assert!(!line.contains("dist"));
         assert_eq!(line.matches("-device igb").count(), 2);

@@ -25,6 +25,8 @@ pub enum TopologyError {
     Threads(u32),
     #[error("memory `{0}` is not a size; write for example `5GiB`")]
     Memory(String),
+    #[error("the server has {0} MiB of memory, but the lab emulates at most {MOST_MEMORY} MiB")]
+    TooMuchMemory(u64),
     #[error("a node has {0} MiB of memory, but needs at least {1} MiB to boot the server")]
     TooLittleMemory(u64, u64),
 }
@@ -149,9 +151,14 @@ pub struct Topology {
     pub memory_per_node: Mebibytes,
 }
 
-/// 1 GiB pages of a slice, the hole below 4 GiB and the server itself have to fit on a node.
-const DEFAULT_MEMORY: Mebibytes = Mebibytes(5 * 1024);
+/// On a node have to fit: two 1 GiB pages of a slice, the hole below 4 GiB, the server itself. A
+/// node that is alone has two slices.
+fn default_memory(nodes: u32) -> Mebibytes {
+    Mebibytes(if nodes == 1 { 9 } else { 5 } * 1024)
+}
 const LEAST_MEMORY: u64 = 2 * 1024;
+/// An address space of 36 bits, less the hole and the holes' rounding.
+const MOST_MEMORY: u64 = 56 * 1024;
 
 impl Topology {
     /// Checks the numbers; what is absent takes its default.
@@ -181,9 +188,13 @@ impl Topology {
         if !even {
             return Err(TopologyError::Nodes { nodes, sockets, cores });
         }
-        let memory_per_node = memory_per_node.unwrap_or(DEFAULT_MEMORY);
+        let memory_per_node = memory_per_node.unwrap_or_else(|| default_memory(nodes));
         if memory_per_node.0 < LEAST_MEMORY {
             return Err(TopologyError::TooLittleMemory(memory_per_node.0, LEAST_MEMORY));
+        }
+        let memory = memory_per_node.0.saturating_mul(u64::from(nodes));
+        if memory > MOST_MEMORY {
+            return Err(TopologyError::TooMuchMemory(memory));
         }
         Ok(Self { sockets, cores, threads, nodes, nics_per_node, memory_per_node })
     }
