@@ -18,7 +18,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const WORD: &str = "VFS: Unable to mount root fs";
 
 pub fn probe(image: &Image) -> Probed {
-    let tcg = |why: &str| Probed { accel: Accel::Tcg, why: why.to_owned() };
+    let tcg = |why: &str| Probed {
+        accel: Accel::Tcg,
+        why: why.to_owned(),
+    };
     if !Path::new("/dev/kvm").exists() {
         return tcg("there is no /dev/kvm");
     }
@@ -30,7 +33,10 @@ pub fn probe(image: &Image) -> Probed {
         return tcg("this machine's KVM does not offer nested virtualisation");
     }
     match boots(image) {
-        Ok(true) => Probed { accel: Accel::Kvm, why: "a kernel booted under KVM".to_owned() },
+        Ok(true) => Probed {
+            accel: Accel::Kvm,
+            why: "a kernel booted under KVM".to_owned(),
+        },
         Ok(false) => tcg("a kernel did not boot under KVM within 20 s"),
         Err(error) => tcg(&format!("QEMU could not be started under KVM: {error}")),
     }
@@ -39,11 +45,24 @@ pub fn probe(image: &Image) -> Probed {
 fn boots(image: &Image) -> std::io::Result<bool> {
     let mut qemu = command(
         "qemu-system-x86_64",
-        ["-nodefaults", "-no-user-config", "-no-reboot", "-machine", "q35", "-accel", "kvm"],
+        [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-machine",
+            "q35",
+            "-accel",
+            "kvm",
+        ],
     );
-    qemu.args(["-cpu", "host", "-m", "512M", "-display", "none", "-serial", "stdio"]);
-    qemu.args(["-append", "console=ttyS0 panic=-1", "-kernel"]).arg(image.kernel());
-    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    qemu.args([
+        "-cpu", "host", "-m", "512M", "-display", "none", "-serial", "stdio",
+    ]);
+    qemu.args(["-append", "console=ttyS0 panic=-1", "-kernel"])
+        .arg(image.kernel());
+    qemu.stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = qemu.spawn()?;
     let reader = child.stdout.take().map(|mut stdout| {
         std::thread::spawn(move || {
@@ -61,6 +80,8 @@ fn boots(image: &Image) -> std::io::Result<bool> {
         child.kill()?;
     }
     child.wait()?;
-    let said = reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    let said = reader
+        .and_then(|reader| reader.join().ok())
+        .unwrap_or_default();
     Ok(said.contains(WORD))
 }

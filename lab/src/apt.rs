@@ -14,8 +14,7 @@ pub fn sources() -> String {
     ))
     .unwrap_or_default();
     let mirror = mirror(&targets, "bookworm").unwrap_or_else(|| DEFAULT.to_owned());
-    let security =
-        mirror_of_security(&targets).unwrap_or_else(|| DEFAULT_SECURITY.to_owned());
+    let security = mirror_of_security(&targets).unwrap_or_else(|| DEFAULT_SECURITY.to_owned());
     format!(
         "deb {mirror} bookworm main\n\
          deb {mirror} bookworm-updates main\n\
@@ -74,14 +73,26 @@ bookworm-security|main|http://s.example|http://s.example/debian-security/
 
     #[test]
     fn the_hosts_mirror_is_taken() {
-        assert_eq!(mirror(TARGETS, "bookworm").unwrap(), "http://mirror.example/debian");
-        assert_eq!(mirror_of_security(TARGETS).unwrap(), "http://s.example/debian-security");
-        assert_eq!(mirror("noble|main|x|http://archive.ubuntu.com/ubuntu/", "bookworm"), None);
+        assert_eq!(
+            mirror(TARGETS, "bookworm").unwrap(),
+            "http://mirror.example/debian"
+        );
+        assert_eq!(
+            mirror_of_security(TARGETS).unwrap(),
+            "http://s.example/debian-security"
+        );
+        assert_eq!(
+            mirror("noble|main|x|http://archive.ubuntu.com/ubuntu/", "bookworm"),
+            None
+        );
     }
 
     #[test]
     fn the_hosts_proxy_is_passed_on() {
         let dump = "Acquire::http::Proxy \"http://proxy:3142\";\nAcquire::http::Timeout \"3\";\n";
-        assert_eq!(proxies(dump), ["Acquire::http::Proxy \"http://proxy:3142\""]);
+        assert_eq!(
+            proxies(dump),
+            ["Acquire::http::Proxy \"http://proxy:3142\""]
+        );
     }
 }

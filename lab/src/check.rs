@@ -8,9 +8,15 @@ use crate::topology::Mebibytes;
 
 /// Packages by the program or file that shows they are there.
 const PACKAGES: &[(&str, &[&str])] = &[
-    ("debian-archive-keyring", &["/usr/share/keyrings/debian-archive-keyring.gpg"]),
+    (
+        "debian-archive-keyring",
+        &["/usr/share/keyrings/debian-archive-keyring.gpg"],
+    ),
     ("e2fsprogs", &["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]),
-    ("iproute2", &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"]),
+    (
+        "iproute2",
+        &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"],
+    ),
     ("mmdebstrap", &["/usr/bin/mmdebstrap"]),
     ("openssh-client", &["/usr/bin/ssh"]),
     ("openvswitch-switch", &["/usr/sbin/ovs-vswitchd"]),
@@ -39,13 +45,23 @@ pub enum CheckError {
          or in a container pass the device in"
     )]
     NoTun,
-    #[error("`{folder}` has {there} MiB free, but {needed} MiB are needed; free some, or take another folder with --state")]
-    Disk { folder: String, there: u64, needed: u64 },
+    #[error(
+        "`{folder}` has {there} MiB free, but {needed} MiB are needed; free some, or take another folder with --state"
+    )]
+    Disk {
+        folder: String,
+        there: u64,
+        needed: u64,
+    },
     #[error(
         "{there} MiB of memory are available, but a server with {server} needs {needed} MiB; \
          end other programs, or ask for less with --memory-per-node"
     )]
-    Memory { there: u64, needed: u64, server: Mebibytes },
+    Memory {
+        there: u64,
+        needed: u64,
+        server: Mebibytes,
+    },
 }
 
 /// All that does not hold.
@@ -108,12 +124,19 @@ fn for_apt(name: &str) -> String {
 
 fn qemu_version() -> Option<String> {
     let said = read(&mut command("qemu-system-x86_64", ["--version"])).ok()?;
-    let version = said.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
+    let version = said
+        .split_whitespace()
+        .skip_while(|word| *word != "version")
+        .nth(1)?;
     Some(version.to_owned())
 }
 
 fn major(version: &str) -> u32 {
-    version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    version
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }
 
 fn disk(folder: &Path, image_there: bool) -> Option<CheckError> {
@@ -126,7 +149,11 @@ fn disk(folder: &Path, image_there: bool) -> Option<CheckError> {
         }
     };
     let there = found.f_bavail * found.f_frsize >> 20;
-    (there < needed).then(|| CheckError::Disk { folder: at.display().to_string(), there, needed })
+    (there < needed).then(|| CheckError::Disk {
+        folder: at.display().to_string(),
+        there,
+        needed,
+    })
 }
 
 /// The server's memory is only taken as it is used, and a lab's server never uses all of it; but
@@ -135,12 +162,22 @@ fn fits(memory: Mebibytes) -> Option<CheckError> {
     let needed = memory.0 * 3 / 5 + 512;
     let info = fs::read_to_string("/proc/meminfo").ok()?;
     let there = available(&info)?;
-    (there < needed).then_some(CheckError::Memory { there, needed, server: memory })
+    (there < needed).then_some(CheckError::Memory {
+        there,
+        needed,
+        server: memory,
+    })
 }
 
 fn available(info: &str) -> Option<u64> {
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib / 1024)
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib / 1024)
 }
 
 #[cfg(test)]
@@ -149,7 +186,10 @@ mod tests {
 
     #[test]
     fn meminfo_and_versions_are_read() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   2097152 kB\n"), Some(2048));
+        assert_eq!(
+            available("MemTotal: 9 kB\nMemAvailable:   2097152 kB\n"),
+            Some(2048)
+        );
         assert_eq!(available("MemTotal: 9 kB\n"), None);
         assert_eq!((major("10.0.2"), major("7.2.1"), major("")), (10, 7, 0));
     }

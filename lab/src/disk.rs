@@ -10,9 +10,15 @@ use crate::run::{RunError, command, run};
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     #[error("the disk `{path}` could not be written")]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the tree has no boot loader: `{path}` is missing")]
-    NoBootLoader { path: PathBuf, source: std::io::Error },
+    NoBootLoader {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("GRUB's core image has {0} bytes and does not fit before the partition")]
     CoreTooLarge(usize),
     #[error(transparent)]
@@ -26,17 +32,28 @@ const MKE2FS_CONF: &str = include_str!("../recipe/mke2fs.conf");
 
 /// Makes `disk` of `size` bytes out of `tree`.
 pub fn make(tree: &Path, disk: &Path, size: u64, uuid: &str) -> Result<(), DiskError> {
-    let bad = |source| DiskError::Write { path: disk.to_owned(), source };
-    File::create(disk).and_then(|file| file.set_len(size)).map_err(bad)?;
+    let bad = |source| DiskError::Write {
+        path: disk.to_owned(),
+        source,
+    };
+    File::create(disk)
+        .and_then(|file| file.set_len(size))
+        .map_err(bad)?;
     let configuration = disk.with_extension("mke2fs.conf");
     fs::write(&configuration, MKE2FS_CONF).map_err(bad)?;
-    let made = run(command("mkfs.ext4", ["-q", "-F", "-t", "ext4", "-m", "1", "-J", "size=64"])
-        .args(["-U", uuid, "-d"])
-        .arg(tree)
-        .args(["-E", &format!("offset={PARTITION},lazy_itable_init=0,lazy_journal_init=0")])
-        .arg(disk)
-        .arg(format!("{}k", (size - PARTITION) / 1024))
-        .env("MKE2FS_CONFIG", &configuration));
+    let made = run(command(
+        "mkfs.ext4",
+        ["-q", "-F", "-t", "ext4", "-m", "1", "-J", "size=64"],
+    )
+    .args(["-U", uuid, "-d"])
+    .arg(tree)
+    .args([
+        "-E",
+        &format!("offset={PARTITION},lazy_itable_init=0,lazy_journal_init=0"),
+    ])
+    .arg(disk)
+    .arg(format!("{}k", (size - PARTITION) / 1024))
+    .env("MKE2FS_CONFIG", &configuration));
     fs::remove_file(&configuration).map_err(bad)?;
     made?;
 

@@ -16,7 +16,10 @@ use crate::topology::{Nic, Tenant, Topology};
 #[derive(Debug, thiserror::Error)]
 pub enum FabricError {
     #[error("the folder `{path}` of the fabric could not be used")]
-    Folder { path: PathBuf, source: std::io::Error },
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "the host already has an interface `{0}` that the lab did not make; remove or rename it"
     )]
@@ -41,7 +44,9 @@ struct Switch {
 
 impl Switch {
     fn new(state: &State) -> Self {
-        Self { folder: state.path("fabric") }
+        Self {
+            folder: state.path("fabric"),
+        }
     }
 
     fn command<const N: usize>(&self, program: &str, arguments: [&str; N]) -> Command {
@@ -79,14 +84,24 @@ impl Switch {
 
 /// Whether the recorded switch still runs.
 pub fn is_up(state: &State) -> bool {
-    state.record.fabric.as_ref().is_some_and(|up| up.database.alive() && up.switch.alive())
+    state
+        .record
+        .fabric
+        .as_ref()
+        .is_some_and(|up| up.database.alive() && up.switch.alive())
 }
 
 /// Brings the switch up with a port per NIC of the topology; a running one is taken as it is when
 /// it has the right ports.
 pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
     let ports: Vec<String> = topology.nics().iter().map(Nic::port).collect();
-    if is_up(state) && state.record.fabric.as_ref().is_some_and(|up| up.taps == ports) {
+    if is_up(state)
+        && state
+            .record
+            .fabric
+            .as_ref()
+            .is_some_and(|up| up.taps == ports)
+    {
         return Ok(());
     }
     down(state)?;
@@ -97,7 +112,10 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
     }
     let switch = Switch::new(state);
     let folder = switch.folder.clone();
-    let bad = |source| FabricError::Folder { path: folder.clone(), source };
+    let bad = |source| FabricError::Folder {
+        path: folder.clone(),
+        source,
+    };
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(bad)?;
     }
@@ -118,7 +136,11 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
     ))?;
     let database = switch.process("ovsdb-server")?;
     let started = start_switch(&switch).inspect_err(|_| database.end())?;
-    state.record.fabric = Some(FabricRecord { database, switch: started, taps: Vec::new() });
+    state.record.fabric = Some(FabricRecord {
+        database,
+        switch: started,
+        taps: Vec::new(),
+    });
 
     for nic in topology.nics() {
         let port = nic.port();
@@ -128,16 +150,28 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
         }
         run(&mut command("ip", ["link", "set", &port, "up"]))?;
     }
-    run(switch.vsctl().args(["add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev"]))?;
+    run(switch.vsctl().args([
+        "add-br",
+        BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        BRIDGE,
+        "datapath_type=netdev",
+    ]))?;
     for nic in topology.nics() {
         let port = nic.port();
-        run(switch.vsctl().args(["add-port", BRIDGE, &port, "--"]).args(settings(&nic, None)).args([
-            "--",
-            "set",
-            "interface",
-            &port,
-            &format!("ofport_request={}", nic.ofport),
-        ]))?;
+        run(switch
+            .vsctl()
+            .args(["add-port", BRIDGE, &port, "--"])
+            .args(settings(&nic, None))
+            .args([
+                "--",
+                "set",
+                "interface",
+                &port,
+                &format!("ofport_request={}", nic.ofport),
+            ]))?;
     }
     Ok(())
 }
@@ -188,10 +222,13 @@ pub fn set_vlan(
         return Err(FabricError::Down);
     }
     let nics = topology.nics();
-    let nic = nics.iter().find(|nic| nic.port() == port).ok_or_else(|| FabricError::NoPort {
-        got: port.to_owned(),
-        ports: nics.iter().map(Nic::port).collect(),
-    })?;
+    let nic = nics
+        .iter()
+        .find(|nic| nic.port() == port)
+        .ok_or_else(|| FabricError::NoPort {
+            got: port.to_owned(),
+            ports: nics.iter().map(Nic::port).collect(),
+        })?;
     let switch = Switch::new(state);
     run(switch.vsctl().args(settings(nic, vlan)))?;
     // What was learned in the old VLAN would be shown for five minutes more.
@@ -207,7 +244,13 @@ pub fn show(state: &State) -> Result<String, FabricError> {
     }
     let switch = Switch::new(state);
     let table = read(switch.appctl().args(["fdb/show", BRIDGE]))?;
-    let ports = read(switch.vsctl().args(["--format=csv", "--no-headings", "--columns=ofport,name,mac_in_use", "list", "interface"]))?;
+    let ports = read(switch.vsctl().args([
+        "--format=csv",
+        "--no-headings",
+        "--columns=ofport,name,mac_in_use",
+        "list",
+        "interface",
+    ]))?;
     let mut lines: Vec<(u32, String)> = ports
         .lines()
         .filter_map(|line| {
@@ -244,7 +287,9 @@ pub fn ports(topology: &Topology) -> Vec<String> {
 
 /// Takes away all that `up` made and nothing else.
 pub fn down(state: &mut State) -> Result<(), FabricError> {
-    let Some(up) = state.record.fabric.clone() else { return Ok(()) };
+    let Some(up) = state.record.fabric.clone() else {
+        return Ok(());
+    };
     if up.switch.alive() {
         // Leaving orderly takes the bridge's own interface away.
         let switch = Switch::new(state);
@@ -269,7 +314,11 @@ mod tests {
 
     #[test]
     fn blue_is_served_with_and_without_a_tag() {
-        let nic = |index| Nic { node: 0, index, ofport: index + 1 };
+        let nic = |index| Nic {
+            node: 0,
+            index,
+            ofport: index + 1,
+        };
         assert_eq!(
             settings(&nic(0), None)[2..],
             ["n0p0", "vlan_mode=access", "tag=101", "trunks=[]"]

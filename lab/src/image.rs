@@ -22,9 +22,16 @@ use crate::state::State;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     #[error("the image folder `{path}` could not be used")]
-    Folder { path: PathBuf, source: std::io::Error },
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the {name} tree could not be built; the last lines of `{log}`:\n  {tail}")]
-    Tree { name: &'static str, log: PathBuf, tail: String },
+    Tree {
+        name: &'static str,
+        log: PathBuf,
+        tail: String,
+    },
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
@@ -53,7 +60,10 @@ const SERVER: Recipe = Recipe {
 const GUEST: Recipe = Recipe {
     name: "guest",
     packages: include_str!("../recipe/guest.packages"),
-    excludes: &[include_str!("../recipe/excludes"), include_str!("../recipe/guest.excludes")],
+    excludes: &[
+        include_str!("../recipe/excludes"),
+        include_str!("../recipe/guest.excludes"),
+    ],
     script: include_str!("../recipe/guest.sh"),
     uuid: "5d0f7f0e-6c61-4b62-8000-000000000002",
     size: 2 << 30,
@@ -77,7 +87,11 @@ pub fn digest() -> String {
         hash.update(recipe.size.to_le_bytes());
     }
     hash.update(include_str!("../recipe/mke2fs.conf"));
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Files of a finished image.
@@ -90,10 +104,10 @@ impl Image {
     /// The image of a digest, if it is complete.
     pub fn find(state: &State, digest: &str) -> Option<Self> {
         let folder = state.path("images").join(digest);
-        folder
-            .join("server.raw")
-            .is_file()
-            .then(|| Self { digest: digest.to_owned(), folder })
+        folder.join("server.raw").is_file().then(|| Self {
+            digest: digest.to_owned(),
+            folder,
+        })
     }
 
     /// The kernel alone, for the probe of KVM.
@@ -121,7 +135,9 @@ pub fn ensure(state: &State) -> Result<Image, ImageError> {
         .tempdir_in(&images)
         .map_err(at(&images))?;
     let start = Instant::now();
-    say(&format!("building image {digest}: a server and a guest from Debian packages, about 3 minutes"));
+    say(&format!(
+        "building image {digest}: a server and a guest from Debian packages, about 3 minutes"
+    ));
 
     let result = work.path().join("result");
     fs::create_dir(&result).map_err(at(&result))?;
@@ -156,13 +172,18 @@ pub fn ensure(state: &State) -> Result<Image, ImageError> {
     })?;
     let folder = images.join(&digest);
     fs::rename(&result, &folder).map_err(at(&folder))?;
-    say(&format!("image {digest} built in {} s", start.elapsed().as_secs()));
+    say(&format!(
+        "image {digest} built in {} s",
+        start.elapsed().as_secs()
+    ));
     Ok(Image { digest, folder })
 }
 
 /// Takes away what an interrupted build left; its lock is ours.
 fn clear_remains(images: &Path) {
-    let Ok(entries) = fs::read_dir(images) else { return };
+    let Ok(entries) = fs::read_dir(images) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("building-") {
             // What cannot be removed only takes space.
@@ -173,7 +194,10 @@ fn clear_remains(images: &Path) {
 
 fn copy_kernel(tree: &Path, result: &Path) -> Result<(), ImageError> {
     let boot = tree.join("boot");
-    let bad = |source| ImageError::Folder { path: boot.clone(), source };
+    let bad = |source| ImageError::Folder {
+        path: boot.clone(),
+        source,
+    };
     for entry in fs::read_dir(&boot).map_err(bad)? {
         let entry = entry.map_err(bad)?;
         if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
@@ -185,29 +209,52 @@ fn copy_kernel(tree: &Path, result: &Path) -> Result<(), ImageError> {
 
 /// Runs mmdebstrap; its own lines are the progress, and a line of ours when it is long silent.
 fn build_tree(recipe: &Recipe, work: &Path) -> Result<PathBuf, ImageError> {
-    let bad = |source| ImageError::Folder { path: work.to_owned(), source };
+    let bad = |source| ImageError::Folder {
+        path: work.to_owned(),
+        source,
+    };
     let script = work.join(format!("{}.sh", recipe.name));
     fs::write(&script, recipe.script.replace("@ROOT_UUID@", recipe.uuid)).map_err(bad)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).map_err(bad)?;
     let sources = work.join(format!("{}.sources.list", recipe.name));
     fs::write(&sources, apt::sources()).map_err(bad)?;
     let tree = work.join(recipe.name);
-    let log = work.parent().unwrap_or(work).join(format!("{}.log", recipe.name));
+    let log = work
+        .parent()
+        .unwrap_or(work)
+        .join(format!("{}.log", recipe.name));
 
     let mut build = command(
         "mmdebstrap",
-        ["--variant=minbase", "--mode=root", "--format=directory", "--architectures=amd64"],
+        [
+            "--variant=minbase",
+            "--mode=root",
+            "--format=directory",
+            "--architectures=amd64",
+        ],
     );
-    build.args(apt::options().iter().map(|option| format!("--aptopt={option}")));
+    build.args(
+        apt::options()
+            .iter()
+            .map(|option| format!("--aptopt={option}")),
+    );
     build.arg("--dpkgopt=force-unsafe-io");
     for list in recipe.excludes {
         build.args(lines(list).map(|glob| format!("--dpkgopt=path-exclude={glob}")));
     }
-    build.arg(format!("--include={}", lines(recipe.packages).collect::<Vec<_>>().join(",")));
+    build.arg(format!(
+        "--include={}",
+        lines(recipe.packages).collect::<Vec<_>>().join(",")
+    ));
     build.arg(format!("--customize-hook={}", script.display()));
     build.arg("bookworm").arg(&tree).arg(&sources);
-    build.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    build.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+    build
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    build
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C.UTF-8");
 
     let mut child = build.spawn().map_err(|source| RunError::Start {
         program: display(&build).chars().take(60).collect(),
@@ -222,7 +269,11 @@ fn build_tree(recipe: &Recipe, work: &Path) -> Result<PathBuf, ImageError> {
                 while waiting.recv_timeout(Duration::from_secs(20))
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
-                    say(&format!("{}: at work for {} s", recipe.name, start.elapsed().as_secs()));
+                    say(&format!(
+                        "{}: at work for {} s",
+                        recipe.name,
+                        start.elapsed().as_secs()
+                    ));
                 }
             });
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -236,20 +287,27 @@ fn build_tree(recipe: &Recipe, work: &Path) -> Result<PathBuf, ImageError> {
             drop(done);
         });
     }
-    let status = child
-        .wait()
-        .map_err(|source| RunError::Start { program: "mmdebstrap".to_owned(), source })?;
+    let status = child.wait().map_err(|source| RunError::Start {
+        program: "mmdebstrap".to_owned(),
+        source,
+    })?;
     fs::write(&log, kept.join("\n")).map_err(bad)?;
     if status.success() {
         return Ok(tree);
     }
     let tail = kept[kept.len().saturating_sub(8)..].join("\n  ");
-    Err(ImageError::Tree { name: recipe.name, log, tail })
+    Err(ImageError::Tree {
+        name: recipe.name,
+        log,
+        tail,
+    })
 }
 
 /// The entries of a list with comments.
 fn lines(list: &str) -> impl Iterator<Item = &str> {
-    list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    list.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]

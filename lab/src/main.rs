@@ -154,11 +154,18 @@ struct Shapes {
 impl Shapes {
     /// A shape that is said brings its own defaults; otherwise the last one is kept.
     fn topology(&self, last: Option<Topology>) -> Result<Topology, topology::TopologyError> {
-        let base = last.map_or(Shape { sockets: 2, cores: 6, threads: 2 }, |last| Shape {
-            sockets: last.sockets,
-            cores: last.cores,
-            threads: last.threads,
-        });
+        let base = last.map_or(
+            Shape {
+                sockets: 2,
+                cores: 6,
+                threads: 2,
+            },
+            |last| Shape {
+                sockets: last.sockets,
+                cores: last.cores,
+                threads: last.threads,
+            },
+        );
         let shape = self.topology.unwrap_or(Shape {
             sockets: self.sockets.unwrap_or(base.sockets),
             cores: self.cores.unwrap_or(base.cores),
@@ -169,7 +176,8 @@ impl Shapes {
             shape,
             self.nodes.or(last.map(|last| last.nodes)),
             self.nics_per_node.or(last.map(|last| last.nics_per_node)),
-            self.memory_per_node.or(last.map(|last| last.memory_per_node)),
+            self.memory_per_node
+                .or(last.map(|last| last.memory_per_node)),
         )
     }
 }
@@ -195,7 +203,11 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let folder = arguments.state.unwrap_or_else(default_state);
     match arguments.command {
         Action::Packages { missing } => {
-            let list = if missing { check::missing() } else { check::packages() };
+            let list = if missing {
+                check::missing()
+            } else {
+                check::packages()
+            };
             list.iter().for_each(|name| println!("{name}"));
         }
         Action::Check(shapes) => {
@@ -254,7 +266,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Action::Spec => {
             let state = State::look(&folder)?;
             let topology = Shapes::none().topology(state.record.topology)?;
-            print!("{}", slicing::spec(&topology));
+            print!("{}", slicing::spec(&topology)?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -280,7 +292,9 @@ fn default_state() -> PathBuf {
         return folder.into();
     }
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    let root = here.ancestors().find(|folder| folder.join("lab/recipe").is_dir());
+    let root = here
+        .ancestors()
+        .find(|folder| folder.join("lab/recipe").is_dir());
     root.unwrap_or(&here).join(".lab")
 }
 
@@ -301,7 +315,11 @@ fn refuse(state: &State, topology: Option<Topology>) -> anyhow::Result<()> {
     .iter()
     .map(ToString::to_string)
     .collect();
-    if errors.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(errors.join("\nerror: "))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!(errors.join("\nerror: ")))
+    }
 }
 
 /// Runs a program in the place of this one.
@@ -315,7 +333,9 @@ fn on_fabric(state: &State, action: Option<FabricAction>) -> anyhow::Result<Exit
     match action {
         None => print!("{}", fabric::show(state)?),
         Some(FabricAction::Ports) => {
-            fabric::ports(&topology).iter().for_each(|line| println!("{line}"));
+            fabric::ports(&topology)
+                .iter()
+                .for_each(|line| println!("{line}"));
         }
         Some(FabricAction::SetVlan { port, vlan }) => {
             fabric::set_vlan(state, &topology, &port, Some(vlan))?;
@@ -357,19 +377,31 @@ fn status(state: &State, output: Output) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
-    let image = if image.is_some() { "built" } else { "not built" };
+    let image = if image.is_some() {
+        "built"
+    } else {
+        "not built"
+    };
     println!("image    {} ({image})", image::digest());
     match (qemu, record.topology) {
         (Some(process), Some(topology)) => {
             let accel = record.accel.map_or("", Accel::name);
-            println!("server   {topology}, {} nodes, {accel}, pid {}", topology.nodes, process.pid);
+            println!(
+                "server   {topology}, {} nodes, {accel}, pid {}",
+                topology.nodes, process.pid
+            );
             println!("ssh      127.0.0.1:{}", record.ssh_port.unwrap_or_default());
         }
         _ => println!("server   off"),
     }
-    println!("fabric   {}", if fabric::is_up(state) { "up" } else { "down" });
+    println!(
+        "fabric   {}",
+        if fabric::is_up(state) { "up" } else { "down" }
+    );
     if let (true, Some(topology)) = (fabric::is_up(state), record.topology) {
-        fabric::ports(&topology).iter().for_each(|line| println!("         {line}"));
+        fabric::ports(&topology)
+            .iter()
+            .for_each(|line| println!("         {line}"));
     }
     Ok(())
 }

@@ -79,10 +79,14 @@ impl Machine {
         line.push("-chardev", format!("file,id=console,path={CONSOLE_LOG}"));
         line.push("-serial", "chardev:console");
         line.push("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
-        for (name, file) in
-            [("ssh.authorized_keys.root", CLIENT_KEY_PUBLIC), ("bmslice-lab.host-key", HOST_KEY)]
-        {
-            line.push("-fw_cfg", format!("name=opt/io.systemd.credentials/{name},file={file}"));
+        for (name, file) in [
+            ("ssh.authorized_keys.root", CLIENT_KEY_PUBLIC),
+            ("bmslice-lab.host-key", HOST_KEY),
+        ] {
+            line.push(
+                "-fw_cfg",
+                format!("name=opt/io.systemd.credentials/{name},file={file}"),
+            );
         }
         // num-queues=1: with a queue per CPU, a request from an isolated CPU waits for ever.
         line.push(
@@ -95,7 +99,10 @@ impl Machine {
         );
         line.push(
             "-netdev",
-            format!("user,id=management,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh_port),
+            format!(
+                "user,id=management,hostfwd=tcp:127.0.0.1:{}-:22",
+                self.ssh_port
+            ),
         );
         line.push(
             "-device",
@@ -121,7 +128,10 @@ impl Machine {
         for node in 0..server.nodes {
             line.push(
                 "-object",
-                format!("memory-backend-ram,id=memory{node},size={}M", server.memory_per_node.0),
+                format!(
+                    "memory-backend-ram,id=memory{node},size={}M",
+                    server.memory_per_node.0
+                ),
             );
             line.push("-numa", format!("node,nodeid={node},memdev=memory{node}"));
         }
@@ -175,7 +185,10 @@ impl Machine {
             );
             line.push(
                 "-device",
-                format!("igb,netdev={port},bus=root-{port},mac={},romfile=", nic.mac()),
+                format!(
+                    "igb,netdev={port},bus=root-{port},mac={},romfile=",
+                    nic.mac()
+                ),
             );
         }
     }
@@ -203,8 +216,17 @@ mod tests {
 
     fn line(shape: &str, nodes: Option<u32>, accel: Accel) -> String {
         let topology = Topology::new(shape.parse().unwrap(), nodes, None, None).unwrap();
-        let words = Machine { topology, accel, ssh_port: 2222 }.arguments();
-        words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        let words = Machine {
+            topology,
+            accel,
+            ssh_port: 2222,
+        }
+        .arguments();
+        words
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -230,7 +252,9 @@ mod tests {
         let line = line("1x4x2", None, Accel::Kvm);
         assert!(line.contains("-accel kvm -cpu host,host-phys-bits=off,phys-bits=36"));
         assert!(line.contains("-smp 8,sockets=1,cores=4,threads=2 -m 9216M"));
-        assert!(line.contains("-numa node,nodeid=0,memdev=memory0 -numa cpu,node-id=0,socket-id=0"));
+        assert!(
+            line.contains("-numa node,nodeid=0,memdev=memory0 -numa cpu,node-id=0,socket-id=0")
+        );
         assert!(!line.contains("dist"));
         assert_eq!(line.matches("-device igb").count(), 2);
     }

@@ -11,15 +11,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("`{program}` could not be started; `bmslice-lab check` names the missing package")]
-    Start { program: String, source: std::io::Error },
+    Start {
+        program: String,
+        source: std::io::Error,
+    },
     #[error("`{command}` ended with {status}: {stderr}")]
-    Failed { command: String, status: std::process::ExitStatus, stderr: String },
+    Failed {
+        command: String,
+        status: std::process::ExitStatus,
+        stderr: String,
+    },
 }
 
 /// One word per argument, for messages.
 pub fn display(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
     words.join(" ")
 }
 
@@ -36,7 +47,11 @@ pub fn run(command: &mut Command) -> Result<Output, RunError> {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = said.trim().lines().collect();
     let stderr = lines[lines.len().saturating_sub(8)..].join("\n  ");
-    Err(RunError::Failed { command: display(command), status: output.status, stderr })
+    Err(RunError::Failed {
+        command: display(command),
+        status: output.status,
+        stderr,
+    })
 }
 
 /// Runs to the end and gives what was printed.
@@ -127,13 +142,24 @@ mod tests {
     fn a_reused_pid_is_a_stranger() {
         let own = Process::find(std::process::id() as i32).unwrap();
         assert!(own.alive());
-        assert!(!Process { started: own.started + 1, ..own }.alive());
+        assert!(
+            !Process {
+                started: own.started + 1,
+                ..own
+            }
+            .alive()
+        );
     }
 
     #[test]
     fn a_failure_carries_what_was_said() {
-        let error = run(&mut command("ls", ["/nonexistent-file"])).unwrap_err().to_string();
-        assert!(error.starts_with("`ls /nonexistent-file` ended with"), "{error}");
+        let error = run(&mut command("ls", ["/nonexistent-file"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("`ls /nonexistent-file` ended with"),
+            "{error}"
+        );
         assert!(run(&mut command("no-such-program", [""; 0])).is_err());
     }
 }

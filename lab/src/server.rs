@@ -25,11 +25,19 @@ pub enum ServerError {
         "the server runs as {running} ({running_nodes} nodes), not as {asked} ({asked_nodes} nodes); \
          `bmslice-lab stop` it first"
     )]
-    OtherTopology { running: Topology, running_nodes: u32, asked: Topology, asked_nodes: u32 },
+    OtherTopology {
+        running: Topology,
+        running_nodes: u32,
+        asked: Topology,
+        asked_nodes: u32,
+    },
     #[error("QEMU ended at once: {0}")]
     Qemu(String),
     #[error("a file of the server, `{path}`, could not be used")]
-    File { path: PathBuf, source: std::io::Error },
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("no port of 127.0.0.1 is free for ssh")]
     NoPort { source: std::io::Error },
     #[error(transparent)]
@@ -48,7 +56,11 @@ pub enum ServerError {
 const BOOT_LIMIT: Duration = Duration::from_secs(420);
 
 /// Brings everything up and returns when ssh answers. What is already there is left as it is.
-pub fn start(state: &mut State, topology: Topology, accel: Option<Accel>) -> Result<(), ServerError> {
+pub fn start(
+    state: &mut State,
+    topology: Topology,
+    accel: Option<Accel>,
+) -> Result<(), ServerError> {
     if let (Some(qemu), Some(running)) = (state.qemu(), state.record.topology) {
         if running != topology {
             return Err(ServerError::OtherTopology {
@@ -78,7 +90,9 @@ pub fn start(state: &mut State, topology: Topology, accel: Option<Accel>) -> Res
     let qemu = boot(state, topology, accel)?;
     match wait(state, &qemu) {
         Err(ServerError::Ssh(SshError::Ended(_))) if said_assertion(state) => {
-            say("QEMU ended by an assertion of its own, which it does once in a while; starting again");
+            say(
+                "QEMU ended by an assertion of its own, which it does once in a while; starting again",
+            );
             let qemu = boot(state, topology, accel)?;
             wait(state, &qemu)
         }
@@ -106,8 +120,13 @@ fn make_overlay(state: &mut State, image: &Image) -> Result<(), ServerError> {
     }
     // A path from the overlay's own folder: the state folder can be moved.
     let backing = format!("images/{}/server.raw", image.digest);
-    run(command("qemu-img", ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &backing, DISK])
-        .current_dir(&state.folder))?;
+    run(command(
+        "qemu-img",
+        [
+            "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &backing, DISK,
+        ],
+    )
+    .current_dir(&state.folder))?;
     state.record.disk_image = Some(image.digest.clone());
     Ok(())
 }
@@ -116,8 +135,16 @@ fn choose(state: &mut State, image: &Image, asked: Option<Accel>) -> Accel {
     if let Some(accel) = asked {
         return accel;
     }
-    let probed = state.record.probed.clone().unwrap_or_else(|| accel::probe(image));
-    say(&format!("accelerator {}: {}", probed.accel.name(), probed.why));
+    let probed = state
+        .record
+        .probed
+        .clone()
+        .unwrap_or_else(|| accel::probe(image));
+    say(&format!(
+        "accelerator {}: {}",
+        probed.accel.name(),
+        probed.why
+    ));
     state.record.probed = Some(probed.clone());
     probed.accel
 }
@@ -129,14 +156,26 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
         File::create(&path).map_err(|source| ServerError::File { path, source })
     };
     let log = file("qemu.log")?;
-    let both = log
-        .try_clone()
-        .map_err(|source| ServerError::File { path: state.path("qemu.log"), source })?;
+    let both = log.try_clone().map_err(|source| ServerError::File {
+        path: state.path("qemu.log"),
+        source,
+    })?;
     file(CONSOLE_LOG)?;
-    let mut qemu = command("qemu-system-x86_64", Machine { topology, accel, ssh_port }.arguments());
+    let mut qemu = command(
+        "qemu-system-x86_64",
+        Machine {
+            topology,
+            accel,
+            ssh_port,
+        }
+        .arguments(),
+    );
     qemu.current_dir(&state.folder);
     // A group of its own: the terminal's interrupt key is for this command, not for the server.
-    qemu.process_group(0).stdin(Stdio::null()).stdout(log).stderr(both);
+    qemu.process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(both);
     say(&format!(
         "power on: {topology}, {} nodes, {} threads, {} of memory, {}",
         topology.nodes,
@@ -144,9 +183,10 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
         topology.memory(),
         accel.name()
     ));
-    let mut child = qemu
-        .spawn()
-        .map_err(|source| RunError::Start { program: "qemu-system-x86_64".to_owned(), source })?;
+    let mut child = qemu.spawn().map_err(|source| RunError::Start {
+        program: "qemu-system-x86_64".to_owned(),
+        source,
+    })?;
     std::thread::sleep(Duration::from_millis(500));
     if let Ok(Some(_)) = child.try_wait() {
         return Err(ServerError::Qemu(qemu_said(state)));
@@ -163,8 +203,10 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
 /// QEMU's own words, without the warning that every start has.
 fn qemu_said(state: &State) -> String {
     let text = fs::read_to_string(state.path("qemu.log")).unwrap_or_default();
-    let lines: Vec<&str> =
-        text.lines().filter(|line| !line.contains("doesn't support hyperthreading")).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("doesn't support hyperthreading"))
+        .collect();
     lines.join("; ")
 }
 
@@ -178,7 +220,10 @@ fn wait(state: &State, qemu: &Process) -> Result<(), ServerError> {
         let line = last_console_line(state).unwrap_or_default();
         say(&format!("booting for {seconds} s: {line}"));
     })?;
-    say(&format!("ssh answers after {} s", start.elapsed().as_secs()));
+    say(&format!(
+        "ssh answers after {} s",
+        start.elapsed().as_secs()
+    ));
     Ok(())
 }
 
@@ -186,7 +231,11 @@ fn wait(state: &State, qemu: &Process) -> Result<(), ServerError> {
 pub fn last_console_line(state: &State) -> Option<String> {
     let text = fs::read(state.path(CONSOLE_LOG)).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rev().map(plain).find(|line| !line.trim().is_empty())?;
+    let line = text
+        .lines()
+        .rev()
+        .map(plain)
+        .find(|line| !line.trim().is_empty())?;
     Some(line.trim().chars().take(100).collect())
 }
 

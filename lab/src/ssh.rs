@@ -13,10 +13,15 @@ use crate::state::State;
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
     #[error("the key folder `{path}` could not be used")]
-    Folder { path: PathBuf, source: std::io::Error },
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the server is down; `bmslice-lab start` boots it")]
     Down,
-    #[error("the server did not answer by ssh within {0} s; `bmslice-lab console` shows how far it came")]
+    #[error(
+        "the server did not answer by ssh within {0} s; `bmslice-lab console` shows how far it came"
+    )]
     NoAnswer(u64),
     #[error("QEMU ended while the server booted; see `{0}`")]
     Ended(PathBuf),
@@ -30,13 +35,19 @@ const HOST: &str = "bmserver";
 /// Makes both key pairs unless they are there.
 pub fn ensure_keys(state: &State) -> Result<(), SshError> {
     let folder = state.path("keys");
-    let bad = |source| SshError::Folder { path: folder.clone(), source };
+    let bad = |source| SshError::Folder {
+        path: folder.clone(),
+        source,
+    };
     fs::create_dir_all(&folder).map_err(bad)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(bad)?;
     for (name, comment) in [("client", "bmslice-lab"), ("host", HOST)] {
         if !folder.join(name).exists() {
-            run(command("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
-                .arg(folder.join(name)))?;
+            run(command(
+                "ssh-keygen",
+                ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"],
+            )
+            .arg(folder.join(name)))?;
         }
     }
     let public = fs::read_to_string(folder.join("host.pub")).map_err(bad)?;
@@ -77,7 +88,10 @@ pub fn ssh(state: &State) -> Result<Command, SshError> {
 /// `scp` from here to there.
 pub fn push(state: &State, from: &str, to: &str) -> Result<Command, SshError> {
     let mut scp = command("scp", ["-F", "none", "-q", "-r", "-p", "-P", &port(state)?]);
-    scp.args(options(state)).arg("--").arg(from).arg(format!("root@127.0.0.1:{to}"));
+    scp.args(options(state))
+        .arg("--")
+        .arg(from)
+        .arg(format!("root@127.0.0.1:{to}"));
     Ok(scp)
 }
 
@@ -93,7 +107,10 @@ pub fn wait(
     loop {
         let mut probe = ssh(state)?;
         probe.args(["-o", "ConnectTimeout=5", "-o", "BatchMode=yes", "true"]);
-        probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        probe
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if probe.status().is_ok_and(|status| status.success()) {
             return Ok(());
         }

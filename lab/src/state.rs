@@ -14,13 +14,19 @@ use crate::topology::Topology;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("the state folder `{path}` could not be used")]
-    Folder { path: PathBuf, source: std::io::Error },
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "another `bmslice-lab` command is at work on `{0}`; wait for it, or take another folder with --state"
     )]
     Busy(PathBuf),
     #[error("`{path}` is not the lab's state; `bmslice-lab purge` starts anew")]
-    Content { path: PathBuf, source: serde_json::Error },
+    Content {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
 }
 
 /// What a later command has to know of an earlier one.
@@ -64,22 +70,35 @@ const RECORD: &str = "lab.json";
 impl State {
     /// Opens the folder for a command that changes something.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
-        let bad = |source| StateError::Folder { path: folder.to_owned(), source };
+        let bad = |source| StateError::Folder {
+            path: folder.to_owned(),
+            source,
+        };
         fs::create_dir_all(folder).map_err(bad)?;
         let folder = folder.canonicalize().map_err(bad)?;
-        let lock = File::create(folder.join("lock"))
-            .map_err(|source| StateError::Folder { path: folder.clone(), source })?;
+        let lock = File::create(folder.join("lock")).map_err(|source| StateError::Folder {
+            path: folder.clone(),
+            source,
+        })?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StateError::Busy(folder.clone()))?;
         let record = read(&folder)?;
-        Ok(Self { folder, record, _lock: Some(lock) })
+        Ok(Self {
+            folder,
+            record,
+            _lock: Some(lock),
+        })
     }
 
     /// Opens it for a command that only looks, which may run beside a long `start`.
     pub fn look(folder: &Path) -> Result<Self, StateError> {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let record = read(&folder)?;
-        Ok(Self { folder, record, _lock: None })
+        Ok(Self {
+            folder,
+            record,
+            _lock: None,
+        })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -89,9 +108,15 @@ impl State {
     /// Saves the record, whole or not at all.
     pub fn save(&self) -> Result<(), StateError> {
         let path = self.path(RECORD);
-        let bad = |source| StateError::Folder { path: path.clone(), source };
-        let text = serde_json::to_string_pretty(&self.record)
-            .map_err(|source| StateError::Content { path: path.clone(), source })?;
+        let bad = |source| StateError::Folder {
+            path: path.clone(),
+            source,
+        };
+        let text =
+            serde_json::to_string_pretty(&self.record).map_err(|source| StateError::Content {
+                path: path.clone(),
+                source,
+            })?;
         let next = self.path("lab.json.next");
         fs::write(&next, text).map_err(bad)?;
         fs::rename(&next, &path).map_err(bad)
@@ -122,10 +147,16 @@ mod tests {
     fn two_commands_do_not_collide_and_a_record_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut state = State::open(folder.path()).unwrap();
-        assert!(matches!(State::open(folder.path()), Err(StateError::Busy(_))));
+        assert!(matches!(
+            State::open(folder.path()),
+            Err(StateError::Busy(_))
+        ));
         state.record.ssh_port = Some(2222);
         state.save().unwrap();
-        assert_eq!(State::look(folder.path()).unwrap().record.ssh_port, Some(2222));
+        assert_eq!(
+            State::look(folder.path()).unwrap().record.ssh_port,
+            Some(2222)
+        );
         drop(state);
         assert!(State::open(folder.path()).is_ok());
     }
@@ -135,6 +166,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("lab.json"), "hello").unwrap();
         let error = State::look(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("lab.json` is not the lab's state"), "{error}");
+        assert!(
+            error.contains("lab.json` is not the lab's state"),
+            "{error}"
+        );
     }
 }

@@ -10,17 +10,24 @@ use serde::{Deserialize, Serialize};
 /// Why a topology cannot be emulated.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TopologyError {
-    #[error(
-        "topology `{0}` is not of the form SOCKETSxCORESxTHREADS; write for example `2x6x2`"
-    )]
+    #[error("topology `{0}` is not of the form SOCKETSxCORESxTHREADS; write for example `2x6x2`")]
     Form(String),
     #[error("{what} is {got}, but the lab emulates {least} to {most}")]
-    Range { what: &'static str, got: u32, least: u32, most: u32 },
+    Range {
+        what: &'static str,
+        got: u32,
+        least: u32,
+        most: u32,
+    },
     #[error(
         "{nodes} NUMA nodes do not divide {sockets} sockets of {cores} cores evenly; \
          the number of nodes has to divide the sockets, or be a multiple of them that divides the cores"
     )]
-    Nodes { nodes: u32, sockets: u32, cores: u32 },
+    Nodes {
+        nodes: u32,
+        sockets: u32,
+        cores: u32,
+    },
     #[error("the server has {0} threads, but the lab emulates at most 96")]
     Threads(u32),
     #[error("memory `{0}` is not a size; write for example `5GiB`")]
@@ -49,7 +56,11 @@ impl FromStr for Shape {
             .map(|part| part.parse().map_err(|_| form()))
             .collect::<Result<_, _>>()?;
         match parts[..] {
-            [sockets, cores, threads] => Ok(Self { sockets, cores, threads }),
+            [sockets, cores, threads] => Ok(Self {
+                sockets,
+                cores,
+                threads,
+            }),
             _ => Err(form()),
         }
     }
@@ -108,7 +119,11 @@ impl Nic {
 
     /// Even NICs are Red's, odd ones Blue's.
     pub fn tenant(&self) -> Tenant {
-        if self.index.is_multiple_of(2) { Tenant::Red } else { Tenant::Blue }
+        if self.index.is_multiple_of(2) {
+            Tenant::Red
+        } else {
+            Tenant::Blue
+        }
     }
 
     /// The bus number of the PCI expander of a node.
@@ -172,31 +187,55 @@ impl Topology {
             if (least..=most).contains(&got) {
                 Ok(got)
             } else {
-                Err(TopologyError::Range { what, got, least, most })
+                Err(TopologyError::Range {
+                    what,
+                    got,
+                    least,
+                    most,
+                })
             }
         };
         let sockets = range("the number of sockets", shape.sockets, 1, 8)?;
         let cores = range("the number of cores per socket", shape.cores, 1, 48)?;
         let threads = range("the number of threads per core", shape.threads, 1, 2)?;
         let nodes = range("the number of NUMA nodes", nodes.unwrap_or(sockets), 1, 8)?;
-        let nics_per_node = range("the number of NICs per node", nics_per_node.unwrap_or(2), 1, 8)?;
+        let nics_per_node = range(
+            "the number of NICs per node",
+            nics_per_node.unwrap_or(2),
+            1,
+            8,
+        )?;
         if sockets * cores * threads > 96 {
             return Err(TopologyError::Threads(sockets * cores * threads));
         }
         let even = sockets.is_multiple_of(nodes)
             || nodes.is_multiple_of(sockets) && cores.is_multiple_of(nodes / sockets);
         if !even {
-            return Err(TopologyError::Nodes { nodes, sockets, cores });
+            return Err(TopologyError::Nodes {
+                nodes,
+                sockets,
+                cores,
+            });
         }
         let memory_per_node = memory_per_node.unwrap_or_else(|| default_memory(nodes));
         if memory_per_node.0 < LEAST_MEMORY {
-            return Err(TopologyError::TooLittleMemory(memory_per_node.0, LEAST_MEMORY));
+            return Err(TopologyError::TooLittleMemory(
+                memory_per_node.0,
+                LEAST_MEMORY,
+            ));
         }
         let memory = memory_per_node.0.saturating_mul(u64::from(nodes));
         if memory > MOST_MEMORY {
             return Err(TopologyError::TooMuchMemory(memory));
         }
-        Ok(Self { sockets, cores, threads, nodes, nics_per_node, memory_per_node })
+        Ok(Self {
+            sockets,
+            cores,
+            threads,
+            nodes,
+            nics_per_node,
+            memory_per_node,
+        })
     }
 
     /// All hardware threads of the server.
@@ -221,7 +260,11 @@ impl Topology {
     pub fn nics(&self) -> Vec<Nic> {
         (0..self.nodes)
             .flat_map(|node| (0..self.nics_per_node).map(move |index| (node, index)))
-            .map(|(node, index)| Nic { node, index, ofport: node * self.nics_per_node + index + 1 })
+            .map(|(node, index)| Nic {
+                node,
+                index,
+                ofport: node * self.nics_per_node + index + 1,
+            })
             .collect()
     }
 }
@@ -243,21 +286,42 @@ mod tests {
     #[test]
     fn nodes_follow_the_sockets_unless_told() {
         let server = topology("2x6x2", None).unwrap();
-        assert_eq!((server.nodes, server.cpus(), server.memory()), (2, 24, Mebibytes(10240)));
+        assert_eq!(
+            (server.nodes, server.cpus(), server.memory()),
+            (2, 24, Mebibytes(10240))
+        );
         assert_eq!(server.node_of(1, 5), 1);
         let split = topology("1x4x2", Some(2)).unwrap();
-        assert_eq!([0, 1, 2, 3].map(|core| split.node_of(0, core)), [0, 0, 1, 1]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|core| split.node_of(0, core)),
+            [0, 0, 1, 1]
+        );
         let joined = topology("4x2x2", Some(2)).unwrap();
-        assert_eq!([0, 1, 2, 3].map(|socket| joined.node_of(socket, 0)), [0, 0, 1, 1]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|socket| joined.node_of(socket, 0)),
+            [0, 0, 1, 1]
+        );
     }
 
     #[test]
     fn a_bad_topology_says_what_is_wrong() {
-        assert_eq!(topology("2x6", None), Err(TopologyError::Form("2x6".into())));
-        assert!(topology("2x6x4", None).unwrap_err().to_string().contains("is 4"));
+        assert_eq!(
+            topology("2x6", None),
+            Err(TopologyError::Form("2x6".into()))
+        );
+        assert!(
+            topology("2x6x4", None)
+                .unwrap_err()
+                .to_string()
+                .contains("is 4")
+        );
         assert_eq!(
             topology("2x3x1", Some(4)),
-            Err(TopologyError::Nodes { nodes: 4, sockets: 2, cores: 3 })
+            Err(TopologyError::Nodes {
+                nodes: 4,
+                sockets: 2,
+                cores: 3
+            })
         );
         assert_eq!(topology("8x48x2", None), Err(TopologyError::Threads(768)));
         assert!("5 Gb".parse::<Mebibytes>().is_err());
@@ -269,9 +333,17 @@ mod tests {
             .unwrap()
             .nics()
             .iter()
-            .map(|nic| (nic.port(), nic.ofport, nic.pci_address(2), nic.tenant().vlan()))
+            .map(|nic| {
+                (
+                    nic.port(),
+                    nic.ofport,
+                    nic.pci_address(2),
+                    nic.tenant().vlan(),
+                )
+            })
             .collect();
-        let row = |port: &str, ofport, pci: &str, vlan| (port.to_owned(), ofport, pci.to_owned(), vlan);
+        let row =
+            |port: &str, ofport, pci: &str, vlan| (port.to_owned(), ofport, pci.to_owned(), vlan);
         assert_eq!(
             names,
             [
