@@ -144,6 +144,25 @@ OFPT_GET_CONFIG_REPLY (xid=0x4): frags=normal miss_send_len=0
     }
 
     #[test]
+    fn a_captured_table_of_the_emulated_servers_switch() {
+        let text = include_str!("../../tests/fixtures/lab/fabric.txt");
+        let table = FabricTable::parse(text).unwrap();
+        let rows: Vec<String> = table
+            .entries
+            .iter()
+            .map(|e| format!("{} {} {}", e.mac, e.port(), e.vlan))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "52:54:00:1a:01:01 n1p1 VLAN 102",
+                "52:54:00:1a:00:00 n0p0 VLAN 101"
+            ]
+        );
+        assert_eq!(table.entries[0].age, Age::Idle(Duration::from_secs(24)));
+    }
+
+    #[test]
     fn a_number_with_two_names_has_none() {
         let other = SHOW.replace("(n0p0)", "(other)");
         let table = FabricTable::parse(&format!("{SHOW}{other}{FDB}")).unwrap();
