@@ -246,6 +246,8 @@ proptest! {
                 let after = applied(&server, &first);
                 let again = plan_following(&spec, &after, Some(&first)).unwrap();
                 prop_assert_eq!(moved(&first, &again), Vec::<String>::new());
+                let violations = bmslice_check::check(&spec, &after, &again);
+                prop_assert!(violations.is_empty(), "in force: {violations:#?}");
             }
             Err(refusal) => {
                 prop_assert!(!matches!(refusal.code(), "unsound" | "argument"), "{refusal:?}");

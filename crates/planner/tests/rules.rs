@@ -132,6 +132,7 @@ fn a_plan_stays_the_same_when_it_is_applied() {
     let after = applied(&server, &first);
     let again = plan_following(&spec, &after, Some(&first)).unwrap();
     assert_eq!(first.to_json(), again.to_json());
+    holds(&spec, &after, &again);
 }
 
 #[test]
@@ -157,6 +158,7 @@ fn nics_that_guests_have_are_still_known_by_name_and_mac() {
     let first = planned(&spec, &server);
     let again = plan_following(&spec, &after, Some(&first)).unwrap();
     assert_eq!(first.to_json(), again.to_json());
+    holds(&spec, &after, &again);
 }
 
 #[test]
@@ -521,4 +523,31 @@ fn a_group_goes_with_its_slice_and_bridges_do_not() {
         [pci("0000:41:00.0"), pci("0000:41:00.1")]
     );
     assert!(codes(&plan, Some("s")).contains(&"group-goes-along".into()));
+}
+
+#[test]
+fn both_ports_of_a_card_without_acs_go_to_one_slice() {
+    let mut server = lab();
+    let group = function(&mut server, "0000:41:00.0").iommu_group;
+    for (address, name) in [("0000:41:00.1", "n0p0b"), ("0000:41:00.2", "n0p0c")] {
+        add_nic(&mut server, address, name, Some(0), 0);
+        function(&mut server, address).iommu_group = group;
+    }
+    let mut s = slice("s", 2);
+    s.nics = vec![whole(by_name("n0p0")), whole(by_name("n0p0b"))];
+    let plan = planned(&spec(vec![s]), &server);
+    let given: Vec<_> = plan
+        .slice("s")
+        .unwrap()
+        .nics
+        .iter()
+        .map(NicPlan::functions)
+        .collect();
+    assert_eq!(
+        given,
+        [
+            vec![pci("0000:41:00.0"), pci("0000:41:00.2")],
+            vec![pci("0000:41:00.1")]
+        ]
+    );
 }
