@@ -1,6 +1,7 @@
 //! Whose each CPU is (planning rules 1, 2, 3 and 5).
 
 use bmslice_model::{CpuId, CpuSet};
+use bmslice_spec::Isolation;
 
 use crate::{Case, Found, Invariant};
 
@@ -92,12 +93,24 @@ pub(crate) const USABLE: Invariant = Invariant {
 };
 
 fn usable(case: &Case<'_>, found: &mut Found) {
+    // An isolated cgroup partition takes its CPUs from everybody else's groups: once it is in
+    // force, this process may not use them, and they are the slices' all the same.
+    let domains = case.inventory.hypervisor.libvirt.iter();
+    let running = domains.flat_map(|libvirt| &libvirt.domains).any(|domain| {
+        domain.running
+            && case
+                .spec
+                .slices
+                .iter()
+                .any(|s| s.name.as_str() == domain.name)
+    });
+    let in_force = running && case.plan.host().isolation == Isolation::Dynamic;
     for slice in case.plan.slices() {
         for cpu in slice.owned().iter() {
             let why = match case.server.cpu(cpu) {
                 None => "is not on this server",
                 Some(cpu) if !cpu.online => "is offline",
-                Some(cpu) if !cpu.allowed => "is not allowed to this process",
+                Some(cpu) if !cpu.allowed && !in_force => "is not allowed to this process",
                 Some(_) => continue,
             };
             found.slice(slice, format!("CPU {cpu} {why}"));

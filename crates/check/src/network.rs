@@ -106,12 +106,18 @@ fn chosen(
         NicChoice::Name(name) => {
             let alternative =
                 interfaces(case, address).any(|i| i.name == *name || i.altnames.contains(name));
+            // A function that a guest has shows neither name nor MAC: the plan remembers them.
+            let remembered = there.interfaces.is_empty() && device.interface.as_ref() == Some(name);
             (
-                alternative || there.interfaces.contains(name),
+                alternative || remembered || there.interfaces.contains(name),
                 format!("`{name}`"),
             )
         }
-        NicChoice::Mac(mac) => (pci::macs(case, there).contains(mac), mac.to_string()),
+        NicChoice::Mac(mac) => {
+            let shown = pci::macs(case, there);
+            let remembered = shown.is_empty() && device.mac == Some(*mac);
+            (remembered || shown.contains(mac), mac.to_string())
+        }
         NicChoice::Need { speed, numa } => {
             let known = interfaces(case, address).filter_map(|i| i.speed).max();
             // Without a link nobody knows the speed: the planner says so in its report.
@@ -123,7 +129,9 @@ fn chosen(
                     format!("card {number} at {address} makes {known} Mbit/s, asked were {wanted}"),
                 );
             }
-            if *numa == NicNuma::Same && truly_local(slice, there.node) != Some(true) {
+            // On a server of one node firmware often tells none, and everything is near.
+            let one_node = case.inventory.nodes.len() < 2 && there.node.is_none();
+            if *numa == NicNuma::Same && !one_node && truly_local(slice, there.node) != Some(true) {
                 found.slice(
                     slice,
                     format!("card {number} at {address} is not on a node of the slice, as asked"),
