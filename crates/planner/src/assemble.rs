@@ -34,7 +34,7 @@ pub(crate) fn parts(
     for ((slice, places), nics) in spec.slices.iter().zip(&places).zip(cards.nics) {
         // The search only gives what suffices; were it not so, the plan's own invariants say it.
         let laid = layout::lay_out(slice, places, server).unwrap_or_else(|| nothing(server));
-        slices.push(slice_plan(spec, slice, site, laid, nics));
+        slices.push(slice_plan(spec, slice, site, laid, nics, previous));
     }
     let isolated = server.online.difference(&server.host);
     let free = slices
@@ -118,6 +118,7 @@ fn slice_plan(
     site: &Site<'_>,
     laid: Laid,
     nics: Vec<bmslice_plan::NicPlan>,
+    previous: Option<&Plan>,
 ) -> SlicePlan {
     let machine = &site.server.inventory.machine;
     let each = slice.memory.bytes() / (laid.cells.len() as u64).max(1);
@@ -127,7 +128,13 @@ fn slice_plan(
     SlicePlan {
         name: slice.name.clone(),
         tenant: slice.tenant.clone(),
-        uuid: identity::uuid(&machine.hostname, &slice.name),
+        // A domain keeps its UUID when the server is given another name.
+        uuid: previous
+            .and_then(|plan| plan.slice(slice.name.as_str()))
+            .map_or_else(
+                || identity::uuid(&machine.hostname, &slice.name),
+                |was| was.uuid.clone(),
+            ),
         machine: slice.machine,
         smt: slice.smt,
         topology: laid.topology,

@@ -551,3 +551,16 @@ fn both_ports_of_a_card_without_acs_go_to_one_slice() {
         ]
     );
 }
+
+#[test]
+fn a_domain_keeps_its_uuid_when_the_server_is_renamed() {
+    let server = lab();
+    let spec = spec(vec![slice("s", 2)]);
+    let first = planned(&spec, &server);
+    let mut after = applied(&server, &first);
+    after.machine.hostname = "server2".into();
+    let second = plan_following(&spec, &after, Some(&first)).unwrap();
+    holds(&spec, &after, &second);
+    assert_eq!(second.slices()[0].uuid, first.slices()[0].uuid);
+    assert_eq!(second.parts().follows, Some(first.digest()));
+}
