@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("FAILED: {error:?}");
+            println!("FAILED: {error:#}");
             println!("{passed} passed, 1 failed");
             ExitCode::FAILURE
         }
