@@ -61,6 +61,8 @@ for module in ahci iTCO_wdt lpc_ich i2c_i801 pcspkr psmouse serio_raw vga16fb cc
     aesni_intel ghash_clmulni_intel sha1_ssse3 sha256_ssse3 sha512_ssse3; do
     echo "blacklist $module"
 done > "$tree/etc/modprobe.d/lab.conf"
+# a vCPU that waits would spin for a while in the hope of work, on CPUs that are emulated
+echo 'options kvm halt_poll_ns=0' >> "$tree/etc/modprobe.d/lab.conf"
 
 # -- boot loader; on the kernel's command line:
 #    tsc=reliable   an emulated AMD CPU claims no constant TSC, and without the TSC every look

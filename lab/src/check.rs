@@ -148,7 +148,7 @@ fn disk(folder: &Path, image_there: bool) -> Option<CheckError> {
             Err(_) => at = at.parent()?,
         }
     };
-    let there = found.f_bavail * found.f_frsize >> 20;
+    let there = (found.f_bavail * found.f_frsize) >> 20;
     (there < needed).then(|| CheckError::Disk {
         folder: at.display().to_string(),
         there,
