@@ -140,7 +140,7 @@ chroot "$tree" update-initramfs -u -k all
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer \
     systemd-timesyncd.service systemd-pstore.service systemd-random-seed.service \
-    systemd-network-generator.service systemd-sysusers.service systemd-machine-id-commit.service \
+    systemd-network-generator.service systemd-sysusers.service \
     dev-hugepages.mount modprobe@configfs.service sys-kernel-config.mount systemd-update-utmp.service \
     systemd-update-utmp-runlevel.service systemd-networkd-wait-online.service \
     grub-common.service apparmor.service getty@tty1.service keyboard-setup.service \

@@ -141,7 +141,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     getty@tty1.service keyboard-setup.service console-setup.service \
     libvirt-guests.service \
     systemd-rfkill.socket logrotate.timer remote-fs.target machines.target \
-    systemd-network-generator.service systemd-sysusers.service systemd-machine-id-commit.service \
+    systemd-network-generator.service systemd-sysusers.service \
     dnsmasq.service run-qemu.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     dev-mqueue.mount sys-fs-fuse-connections.mount nvmefc-boot-connections.service \
     systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-journal-flush.service \

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Process, RunError, command, read, run};
-use crate::state::{FabricRecord, State};
+use crate::state::{FabricRecord, State, StateError};
 use crate::topology::{Nic, Tenant, Topology};
 
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,8 @@ pub enum FabricError {
     NoPort { got: String, ports: Vec<String> },
     #[error("`{program}` started but left no process; see `{log}`")]
     NoProcess { program: &'static str, log: PathBuf },
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -139,16 +141,14 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
     state.record.fabric = Some(FabricRecord {
         database,
         switch: started,
-        taps: Vec::new(),
+        taps: ports.clone(),
     });
+    // Before the taps are made: whatever ends this command now, `down` finds them.
+    state.save()?;
 
-    for nic in topology.nics() {
-        let port = nic.port();
-        run(&mut command("ip", ["tuntap", "add", &port, "mode", "tap"]))?;
-        if let Some(up) = &mut state.record.fabric {
-            up.taps.push(port.clone());
-        }
-        run(&mut command("ip", ["link", "set", &port, "up"]))?;
+    for port in &ports {
+        run(&mut command("ip", ["tuntap", "add", port, "mode", "tap"]))?;
+        run(&mut command("ip", ["link", "set", port, "up"]))?;
     }
     run(switch.vsctl().args([
         "add-br",

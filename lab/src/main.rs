@@ -93,7 +93,7 @@ enum Action {
         #[arg(long)]
         now: bool,
     },
-    /// `down`, and delete the state folder
+    /// `down`, and delete disk, images and keys: all that the lab made in its state folder
     Purge,
     /// List the Debian packages that the lab needs on this machine
     Packages {
@@ -247,9 +247,9 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Action::Purge => {
             check::root()?;
             if folder.exists() {
-                server::down(&mut State::open(&folder)?, true)?;
-                std::fs::remove_dir_all(&folder)
-                    .with_context(|| format!("`{}` could not be deleted", folder.display()))?;
+                let mut state = State::open(&folder)?;
+                server::down(&mut state, true)?;
+                state.remove()?;
             }
         }
         Action::Status { output } => status(&State::look(&folder)?, output)?,

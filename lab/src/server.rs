@@ -187,17 +187,16 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
         program: "qemu-system-x86_64".to_owned(),
         source,
     })?;
-    std::thread::sleep(Duration::from_millis(500));
-    if let Ok(Some(_)) = child.try_wait() {
-        return Err(ServerError::Qemu(qemu_said(state)));
-    }
-    // A pid of 31 bits is what Linux gives.
-    let process = Process::find(child.id().cast_signed())
-        .ok_or_else(|| ServerError::Qemu(qemu_said(state)))?;
-    state.record.qemu = Some(process);
+    let process = Process::find(child.id().cast_signed());
+    state.record.qemu = process;
     state.record.ssh_port = Some(ssh_port);
     state.save()?;
-    Ok(process)
+    // What is wrong with its arguments or files, QEMU says at once.
+    std::thread::sleep(Duration::from_millis(500));
+    match (process, child.try_wait()) {
+        (Some(process), Ok(None)) => Ok(process),
+        _ => Err(ServerError::Qemu(qemu_said(state))),
+    }
 }
 
 /// QEMU's own words, without the warning that every start has.

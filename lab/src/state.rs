@@ -66,6 +66,19 @@ pub struct State {
 }
 
 const RECORD: &str = "lab.json";
+/// All that the lab makes in its folder; the lock is the last to go.
+const OWN: [&str; 10] = [
+    "images",
+    "keys",
+    "fabric",
+    crate::qemu::DISK,
+    crate::qemu::CONSOLE_LOG,
+    crate::qemu::QMP_SOCKET,
+    "qemu.log",
+    "lab.json.next",
+    RECORD,
+    "lock",
+];
 
 impl State {
     /// Opens the folder for a command that changes something.
@@ -122,6 +135,35 @@ impl State {
         fs::rename(&next, &path).map_err(bad)
     }
 
+    /// Deletes what the lab made, by name, so that a mistaken `--state` costs nobody a folder; the
+    /// folder itself goes when nothing else is in it.
+    pub fn remove(self) -> Result<(), StateError> {
+        for name in OWN {
+            let path = self.path(name);
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            match removed {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(StateError::Folder {
+                        path,
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
+        }
+        match fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(StateError::Folder {
+                path: self.folder,
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The running server, if it runs.
     pub fn qemu(&self) -> Option<Process> {
         self.record.qemu.filter(Process::alive)
@@ -159,6 +201,18 @@ mod tests {
         );
         drop(state);
         assert!(State::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn only_the_labs_own_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("images")).unwrap();
+        std::fs::write(folder.path().join("thesis.tex"), "years of work").unwrap();
+        let state = State::open(folder.path()).unwrap();
+        state.save().unwrap();
+        state.remove().unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
     }
 
     #[test]
