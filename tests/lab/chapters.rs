@@ -390,13 +390,13 @@ fn apply(lab: &Lab, _: &mut Story) -> Result<()> {
     // Without a word of consent there is no reboot, and no half effect either.
     let boot = lab.boot_id()?;
     let killed = lab.server(&format!(
-        "bmslice apply {SPEC} --yes --no-reboot & sleep 1.5; kill -9 $!; wait $!; echo killed $?"
+        "bmslice apply {SPEC} --no-reboot & sleep 6; kill -9 $!; wait $!; echo killed $?"
     ))?;
     ensure!(
         killed.stdout.contains("killed 137"),
         "it was not killed in the middle: {killed:?}"
     );
-    lab.server(&format!("bmslice apply {SPEC} --yes --no-reboot"))?;
+    lab.server(&format!("bmslice apply {SPEC} --no-reboot"))?;
     lab.server("grep -q isolcpus=domain,managed_irq /boot/grub/grub.cfg")?
         .expect(0)?;
     ensure!(

@@ -55,6 +55,8 @@ fn exec_path(path: &str) -> Result<String, RenderError> {
 /// [`RenderError::Path`] for a program that a unit cannot name.
 pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
     let binary = exec_path(&options.binary)?;
+    // A NIC is `eth1` until udev has given it the name that the plan knows: wait for that, but do
+    // not fail with it (udevadm(8), `settle`).
     Ok(format!(
         "# Written by bmslice; `bmslice release` removes it.\n\
          [Unit]\n\
@@ -66,6 +68,7 @@ pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
+         ExecStartPre=-udevadm settle --timeout=60\n\
          ExecStart={binary} resume --host\n\
          TimeoutStartSec=5min\n\
          {HOST_HARDENING}\
