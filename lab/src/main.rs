@@ -22,6 +22,22 @@ mod ssh;
 mod state;
 mod topology;
 
+/// Prints data. A reader that has seen enough and closed the pipe (`head`, `grep -q`) is no error.
+macro_rules! out {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = write!(std::io::stdout().lock(), $($text)*);
+    }};
+}
+
+/// The same, and ends the line.
+macro_rules! outln {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout().lock(), $($text)*);
+    }};
+}
+
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -208,7 +224,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             } else {
                 check::packages()
             };
-            list.iter().for_each(|name| println!("{name}"));
+            list.iter().for_each(|name| outln!("{name}"));
         }
         Action::Check(shapes) => {
             let state = State::look(&folder)?;
@@ -218,7 +234,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             if !errors.is_empty() {
                 return Ok(ExitCode::FAILURE);
             }
-            println!("this machine can run a {topology} server");
+            outln!("this machine can run a {topology} server");
         }
         Action::Image => {
             check::root()?;
@@ -266,7 +282,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Action::Spec => {
             let state = State::look(&folder)?;
             let topology = Shapes::none().topology(state.record.topology)?;
-            print!("{}", slicing::spec(&topology)?);
+            out!("{}", slicing::spec(&topology)?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -331,19 +347,19 @@ fn become_it(mut program: Command) -> anyhow::Result<ExitCode> {
 fn on_fabric(state: &State, action: Option<FabricAction>) -> anyhow::Result<ExitCode> {
     let topology = state.record.topology.ok_or(fabric::FabricError::Down)?;
     match action {
-        None => print!("{}", fabric::show(state)?),
+        None => out!("{}", fabric::show(state)?),
         Some(FabricAction::Ports) => {
             fabric::ports(&topology)
                 .iter()
-                .for_each(|line| println!("{line}"));
+                .for_each(|line| outln!("{line}"));
         }
         Some(FabricAction::SetVlan { port, vlan }) => {
             fabric::set_vlan(state, &topology, &port, Some(vlan))?;
-            println!("{port} is in VLAN {vlan}");
+            outln!("{port} is in VLAN {vlan}");
         }
         Some(FabricAction::Restore { port }) => {
             let vlan = fabric::set_vlan(state, &topology, &port, None)?;
-            println!("{port} is in VLAN {vlan}");
+            outln!("{port} is in VLAN {vlan}");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -374,7 +390,7 @@ fn status(state: &State, output: Output) -> anyhow::Result<()> {
             "diskImage": record.disk_image,
             "guestImage": image::GUEST_IMAGE,
         });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        outln!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
     let image = if image.is_some() {
@@ -382,26 +398,27 @@ fn status(state: &State, output: Output) -> anyhow::Result<()> {
     } else {
         "not built"
     };
-    println!("image    {} ({image})", image::digest());
+    outln!("image    {} ({image})", image::digest());
     match (qemu, record.topology) {
         (Some(process), Some(topology)) => {
             let accel = record.accel.map_or("", Accel::name);
-            println!(
+            outln!(
                 "server   {topology}, {} nodes, {accel}, pid {}",
-                topology.nodes, process.pid
+                topology.nodes,
+                process.pid
             );
-            println!("ssh      127.0.0.1:{}", record.ssh_port.unwrap_or_default());
+            outln!("ssh      127.0.0.1:{}", record.ssh_port.unwrap_or_default());
         }
-        _ => println!("server   off"),
+        _ => outln!("server   off"),
     }
-    println!(
+    outln!(
         "fabric   {}",
         if fabric::is_up(state) { "up" } else { "down" }
     );
     if let (true, Some(topology)) = (fabric::is_up(state), record.topology) {
         fabric::ports(&topology)
             .iter()
-            .for_each(|line| println!("         {line}"));
+            .for_each(|line| outln!("         {line}"));
     }
     Ok(())
 }
