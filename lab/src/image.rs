@@ -186,8 +186,10 @@ fn clear_remains(images: &Path) {
     };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("building-") {
-            // What cannot be removed only takes space.
-            let _remains = fs::remove_dir_all(entry.path());
+            // What cannot be removed only takes space; why is said, since it may be a mount.
+            if let Err(error) = crate::remove::remove_tree(&entry.path()) {
+                say(&format!("{} stays: {error}", entry.path().display()));
+            }
         }
     }
 }
@@ -224,9 +226,14 @@ fn build_tree(recipe: &Recipe, work: &Path) -> Result<PathBuf, ImageError> {
         .unwrap_or(work)
         .join(format!("{}.log", recipe.name));
 
+    // In a mount namespace of its own: what mmdebstrap mounts in the tree (the machine's /dev/shm,
+    // /proc, /sys) is gone with its last process, however that ends, and nobody else sees it.
     let mut build = command(
-        "mmdebstrap",
+        "unshare",
         [
+            "--mount",
+            "--propagation=private",
+            "mmdebstrap",
             "--variant=minbase",
             "--mode=root",
             "--format=directory",

@@ -15,6 +15,7 @@ mod fabric;
 mod image;
 mod progress;
 mod qemu;
+mod remove;
 mod run;
 mod server;
 mod slicing;

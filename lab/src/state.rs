@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::qemu::Accel;
+use crate::remove::remove_tree;
 use crate::run::Process;
 use crate::topology::Topology;
 
@@ -141,7 +142,7 @@ impl State {
         for name in OWN {
             let path = self.path(name);
             let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
+                remove_tree(&path)
             } else {
                 fs::remove_file(&path)
             };
