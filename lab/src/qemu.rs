@@ -129,7 +129,7 @@ impl Machine {
             line.push(
                 "-object",
                 format!(
-                    "memory-backend-ram,id=memory{node},size={}M",
+                    "memory-backend-ram,id=memory{node},size={}M,reserve=off",
                     server.memory_per_node.0
                 ),
             );
