@@ -50,7 +50,7 @@ const CHAPTERS: [(&str, Chapter); 14] = [
     ("a wrong pin is found", wrong_pin),
     ("a NIC in the wrong VLAN is found", wrong_vlan),
     (
-        "a disk of another machine's guest is never taken over",
+        "a domain of somebody else's is never taken over",
         foreign_domain,
     ),
     ("release gives the server back", release),
@@ -576,7 +576,7 @@ fn wrong_vlan(lab: &Lab, story: &mut Story) -> Result<()> {
 
 fn foreign_domain(lab: &Lab, story: &mut Story) -> Result<()> {
     let domain = name(&story.plan, "blue")?;
-    // The applied plan is edited to another UUID's domain: a definition that is not ours.
+    // A domain that bmslice did not define, and a spec whose slice has its name.
     let xml = "<domain type='kvm'><name>foreign</name><memory unit='MiB'>64</memory><os><type>hvm</type></os></domain>";
     lab.server_with(
         "cat > /root/foreign.xml; virsh define /root/foreign.xml",
