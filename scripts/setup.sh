@@ -63,6 +63,8 @@ missing_packages() {
 install_packages() {
   local log=$1
   shift
+  # `name/release`, as apt takes it, is `name` for dpkg; the release is chosen below.
+  set -- "${@%%/*}"
   local missing plain=() backports=() package
   missing=$(missing_packages "$@")
   [ -n "$missing" ] || return 0

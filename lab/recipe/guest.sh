@@ -1,17 +1,12 @@
-#!/bin/sh
 # Runs as the last step of building the guest image's tree; $1 is the tree.
 # A guest boots as a nested virtual machine, under emulation twice slow: what it
 # does not need is masked, and cloud-init runs only the modules a slice is given.
-set -eu
-tree=$1
 
 echo localhost > "$tree/etc/hostname"
 printf '127.0.0.1 localhost\n::1 localhost\n' > "$tree/etc/hosts"
-: > "$tree/etc/machine-id"
-rm -f "$tree"/etc/ssh/ssh_host_* "$tree/var/lib/dbus/machine-id" "$tree/etc/resolv.conf"
+no_identity
+rm -f "$tree/etc/resolv.conf"
 ln -s ../run/systemd/resolve/resolv.conf "$tree/etc/resolv.conf"
-echo 'UUID=@ROOT_UUID@ / ext4 errors=remount-ro,noatime,noinit_itable 0 0' > "$tree/etc/fstab"
-chroot "$tree" passwd -l root >/dev/null
 
 # -- cloud-init: NoCloud only, networkd, the modules that a seed speaks to ----------
 cat > "$tree/etc/cloud/cloud.cfg" <<'EOF'
@@ -80,78 +75,14 @@ cat > "$tree/etc/udev/rules.d/80-link-up.rules" <<'EOF'
 ACTION=="add", SUBSYSTEM=="net", KERNEL=="eth*", RUN+="/sbin/ip link set %k up"
 EOF
 
-# -- udev: as in the server, only the devices that somebody waits for -----------------
-mkdir -p "$tree/etc/systemd/system/systemd-udev-trigger.service.d" "$tree/etc/udev"
-cat > "$tree/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf" <<'EOF'
-[Service]
-ExecStart=
-ExecStart=-udevadm trigger --type=subsystems --action=add
-ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=module,block,net --subsystem-nomatch=cpu --subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=acpi --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=machinecheck --subsystem-nomatch=workqueue --subsystem-nomatch=event_source --subsystem-nomatch=clockevents --subsystem-nomatch=serio --subsystem-nomatch=pnp --subsystem-nomatch=wakeup --subsystem-nomatch=bdi
-ExecStart=-udevadm trigger --action=add /sys/class/tty/ttyS0
-EOF
-for module in iTCO_wdt lpc_ich i2c_i801 ahci pcspkr psmouse serio_raw ccp kvm_amd kvm_intel \
-    aesni_intel ghash_clmulni_intel sha1_ssse3 sha256_ssse3 sha512_ssse3 cfg80211; do
-    echo "blacklist $module"
-done > "$tree/etc/modprobe.d/lab.conf"
+# -- devices and modules ---------------------------------------------------------------
+few_events
+no_modules iTCO_wdt lpc_ich i2c_i801 ahci pcspkr psmouse serio_raw ccp kvm_amd kvm_intel \
+    aesni_intel ghash_clmulni_intel sha1_ssse3 sha256_ssse3 sha512_ssse3 cfg80211
 
 # -- boot loader -----------------------------------------------------------------------
-mkdir -p "$tree/etc/default/grub.d" "$tree/boot/grub/i386-pc"
-cat > "$tree/etc/default/grub" <<'EOF'
-GRUB_DEFAULT=0
-GRUB_TIMEOUT=0
-GRUB_DISTRIBUTOR=Debian
-GRUB_CMDLINE_LINUX_DEFAULT="quiet"
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nowatchdog"
-GRUB_TERMINAL=serial
-GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
-GRUB_DISABLE_OS_PROBER=true
-GRUB_DISABLE_RECOVERY=true
-EOF
-cp "$tree"/usr/lib/grub/i386-pc/*.mod "$tree"/usr/lib/grub/i386-pc/*.lst "$tree/boot/grub/i386-pc/"
-chroot "$tree" grub-mkimage -O i386-pc -o /boot/grub/i386-pc/core.img \
-    -p '(hd0,msdos1)/boot/grub' biosdisk part_msdos ext2 normal
-cp "$tree/usr/lib/grub/i386-pc/boot.img" "$tree/boot/grub/i386-pc/boot.img"
-kernel=$(basename "$(ls "$tree"/boot/vmlinuz-* | sort -V | tail -1)" | sed s/vmlinuz-//)
-cat > "$tree/boot/grub/grub.cfg" <<EOF
-set timeout=0
-serial --unit=0 --speed=115200
-terminal_output serial
-menuentry Debian {
-    linux /boot/vmlinuz-$kernel root=UUID=@ROOT_UUID@ ro console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nowatchdog quiet
-    initrd /boot/initrd.img-$kernel
-}
-EOF
-
-# -- a small initramfs ---------------------------------------------------------------------
-printf 'virtio_pci\nvirtio_blk\next4\n' > "$tree/etc/initramfs-tools/modules"
-mkdir -p "$tree/etc/initramfs-tools/scripts/init-top" "$tree/etc/initramfs-tools/scripts/init-bottom"
-for stage in init-top init-bottom; do
-    printf '#!/bin/sh\nexit 0\n' > "$tree/etc/initramfs-tools/scripts/$stage/udev"
-    chmod 755 "$tree/etc/initramfs-tools/scripts/$stage/udev"
-done
-cat > "$tree/etc/initramfs-tools/conf.d/lab" <<'EOF'
-MODULES=list
-COMPRESS=zstd
-COMPRESSLEVEL=3
-FSTYPE=ext4
-EOF
-chroot "$tree" update-initramfs -u -k all
-
-for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer \
-    systemd-timesyncd.service systemd-pstore.service systemd-random-seed.service \
-    systemd-network-generator.service systemd-sysusers.service \
-    dev-hugepages.mount modprobe@configfs.service sys-kernel-config.mount systemd-update-utmp.service \
-    systemd-update-utmp-runlevel.service systemd-networkd-wait-online.service \
-    grub-common.service apparmor.service getty@tty1.service keyboard-setup.service \
-    console-setup.service sys-kernel-debug.mount sys-kernel-tracing.mount dev-mqueue.mount \
-    sys-fs-fuse-connections.mount systemd-binfmt.service proc-sys-fs-binfmt_misc.automount \
-    systemd-journal-flush.service modprobe@drm.service modprobe@fuse.service \
-    modprobe@efi_pstore.service modprobe@dm_mod.service modprobe@loop.service \
-    cloud-init-hotplugd.socket; do
-    ln -sf /dev/null "$tree/etc/systemd/system/$unit"
-done
-mkdir -p "$tree/etc/systemd/journald.conf.d"
-printf '[Journal]\nStorage=volatile\nAudit=no\n' > "$tree/etc/systemd/journald.conf.d/lab.conf"
+boot_loader 0 serial 'console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nowatchdog'
+small_initramfs virtio_pci virtio_blk ext4
+no_units dev-hugepages.mount modprobe@configfs.service sys-kernel-config.mount cloud-init-hotplugd.socket
 chroot "$tree" systemctl enable systemd-networkd.service ssh.service >/dev/null 2>&1
 rm -f "$tree/etc/apt/apt.conf.d/99mmdebstrap"

@@ -1,14 +1,15 @@
 //! The switch that the server's NICs are plugged into: an Open vSwitch of the lab's own, with its
 //! own database, sockets and logs under the state folder, its datapath in user space, and one tap
-//! per NIC. A user's own Open vSwitch is never spoken to.
+//! per NIC, in the lab's network namespace. A user's own Open vSwitch is never spoken to.
 //!
 //! Even NICs are access ports of VLAN 101 (Red). Odd ones serve VLAN 102 (Blue) both untagged and
 //! tagged, because the NIC itself inserts the tag of a VF.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use crate::network::Network;
 use crate::run::{Process, RunError, command, read, run};
 use crate::state::{FabricRecord, State, StateError};
 use crate::topology::{Nic, Tenant, Topology};
@@ -20,10 +21,6 @@ pub enum FabricError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error(
-        "the host already has an interface `{0}` that the lab did not make; remove or rename it"
-    )]
-    Foreign(String),
     #[error("the fabric is down; `bmslice-lab start` brings it up")]
     Down,
     #[error("the fabric has no port `{got}`; it has {}", .ports.join(", "))]
@@ -42,22 +39,29 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// The parts of Open vSwitch, told where the lab keeps its own.
 struct Switch {
     folder: PathBuf,
+    network: Network,
 }
 
 impl Switch {
     fn new(state: &State) -> Self {
         Self {
             folder: state.path("fabric"),
+            network: Network::of(state),
         }
     }
 
     fn command<const N: usize>(&self, program: &str, arguments: [&str; N]) -> Command {
         let mut command = command(program, arguments);
+        self.at_home(&mut command);
+        command
+    }
+
+    /// Sets where Open vSwitch's programs look for each other.
+    fn at_home(&self, command: &mut Command) {
         for name in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"] {
             command.env(name, &self.folder);
         }
         command.current_dir(&self.folder);
-        command
     }
 
     fn vsctl(&self) -> Command {
@@ -107,12 +111,8 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
         return Ok(());
     }
     down(state)?;
-    for port in &ports {
-        if Path::new("/sys/class/net").join(port).exists() {
-            return Err(FabricError::Foreign(port.clone()));
-        }
-    }
     let switch = Switch::new(state);
+    switch.network.make()?;
     let folder = switch.folder.clone();
     let bad = |source| FabricError::Folder {
         path: folder.clone(),
@@ -143,12 +143,11 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
         switch: started,
         taps: ports.clone(),
     });
-    // Before the taps are made: whatever ends this command now, `down` finds them.
     state.save()?;
 
     for port in &ports {
-        run(&mut command("ip", ["tuntap", "add", port, "mode", "tap"]))?;
-        run(&mut command("ip", ["link", "set", port, "up"]))?;
+        switch.network.ip(&["tuntap", "add", port, "mode", "tap"])?;
+        switch.network.ip(&["link", "set", port, "up"])?;
     }
     run(switch.vsctl().args([
         "add-br",
@@ -178,18 +177,17 @@ pub fn up(state: &mut State, topology: &Topology) -> Result<(), FabricError> {
 
 fn start_switch(switch: &Switch) -> Result<Process, FabricError> {
     run(switch.vsctl().args(["--no-wait", "init"]))?;
-    run(&mut switch.command(
-        "ovs-vswitchd",
-        [
-            "unix:db.sock",
-            "--unixctl=vswitchd.ctl",
-            "--pidfile=ovs-vswitchd.pid",
-            "--log-file=ovs-vswitchd.log",
-            "--disable-system",
-            "--no-chdir",
-            "--detach",
-        ],
-    ))?;
+    let mut daemon = switch.network.command("ovs-vswitchd");
+    switch.at_home(&mut daemon);
+    run(daemon.args([
+        "unix:db.sock",
+        "--unixctl=vswitchd.ctl",
+        "--pidfile=ovs-vswitchd.pid",
+        "--log-file=ovs-vswitchd.log",
+        "--disable-system",
+        "--no-chdir",
+        "--detach",
+    ]))?;
     switch.process("ovs-vswitchd")
 }
 
@@ -287,25 +285,11 @@ pub fn ports(topology: &Topology) -> Vec<String> {
 
 /// Takes away all that `up` made and nothing else.
 pub fn down(state: &mut State) -> Result<(), FabricError> {
-    let Some(up) = state.record.fabric.clone() else {
-        return Ok(());
-    };
-    if up.switch.alive() {
-        // Leaving orderly takes the bridge's own interface away.
-        let switch = Switch::new(state);
-        let _left = run(switch.vsctl().args(["--if-exists", "del-br", BRIDGE]));
-        let _left = run(switch.appctl().args(["exit", "--cleanup"]));
-        up.switch.wait(std::time::Duration::from_secs(5));
+    if let Some(up) = state.record.fabric.take() {
+        up.switch.end();
+        up.database.end();
     }
-    up.switch.end();
-    up.database.end();
-    for tap in &up.taps {
-        if Path::new("/sys/class/net").join(tap).exists() {
-            run(&mut command("ip", ["tuntap", "del", tap, "mode", "tap"]))?;
-        }
-    }
-    state.record.fabric = None;
-    Ok(())
+    Ok(Network::of(state).remove()?)
 }
 
 #[cfg(test)]

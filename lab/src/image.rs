@@ -52,7 +52,10 @@ const SERVER: Recipe = Recipe {
     name: "server",
     packages: include_str!("../recipe/server.packages"),
     excludes: &[include_str!("../recipe/excludes")],
-    script: include_str!("../recipe/server.sh"),
+    script: concat!(
+        include_str!("../recipe/both.sh"),
+        include_str!("../recipe/server.sh")
+    ),
     uuid: "5d0f7f0e-6c61-4b62-8000-000000000001",
     size: 40 << 30,
 };
@@ -64,7 +67,10 @@ const GUEST: Recipe = Recipe {
         include_str!("../recipe/excludes"),
         include_str!("../recipe/guest.excludes"),
     ],
-    script: include_str!("../recipe/guest.sh"),
+    script: concat!(
+        include_str!("../recipe/both.sh"),
+        include_str!("../recipe/guest.sh")
+    ),
     uuid: "5d0f7f0e-6c61-4b62-8000-000000000002",
     size: 2 << 30,
 };

@@ -13,6 +13,7 @@ mod check;
 mod disk;
 mod fabric;
 mod image;
+mod network;
 mod progress;
 mod qemu;
 mod remove;
@@ -48,6 +49,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::image::Image;
+use crate::network::Network;
 use crate::qemu::Accel;
 use crate::state::State;
 use crate::topology::{Mebibytes, Shape, Topology};
@@ -104,7 +106,7 @@ enum Action {
     Spec,
     /// Throw the server's disk away; the next start boots a pristine one
     Reset,
-    /// End everything that was started and take taps and switch away; keep disk and image
+    /// End everything that was started and take the switch away; keep disk and image
     Down {
         /// Pull the plug instead of asking the server's system
         #[arg(long)]
@@ -378,9 +380,10 @@ fn status(state: &State, output: Output) -> anyhow::Result<()> {
             "topology": record.topology,
             "accel": record.accel,
             "accelWhy": record.probed.as_ref().map(|probed| probed.why.as_str()),
-            "ssh": qemu.and(record.ssh_port).map(|port| serde_json::json!({
+            "networkNamespace": Network::of(state).name(),
+            "ssh": qemu.map(|_| serde_json::json!({
                 "host": "127.0.0.1",
-                "port": port,
+                "port": qemu::SSH_PORT,
                 "user": "root",
                 "key": state.path("keys/client"),
                 "knownHosts": state.path("keys/known_hosts"),
@@ -408,7 +411,7 @@ fn status(state: &State, output: Output) -> anyhow::Result<()> {
                 topology.nodes,
                 process.pid
             );
-            outln!("ssh      127.0.0.1:{}", record.ssh_port.unwrap_or_default());
+            outln!("network  namespace {}", Network::of(state).name());
         }
         _ => outln!("server   off"),
     }

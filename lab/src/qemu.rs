@@ -32,8 +32,10 @@ impl Accel {
 pub struct Machine {
     pub topology: Topology,
     pub accel: Accel,
-    pub ssh_port: u16,
 }
+
+/// Where the server's ssh listens, on 127.0.0.1 of the lab's network namespace.
+pub const SSH_PORT: u16 = 2222;
 
 /// Files in the state folder that QEMU reads or makes.
 pub const DISK: &str = "server.qcow2";
@@ -99,10 +101,7 @@ impl Machine {
         );
         line.push(
             "-netdev",
-            format!(
-                "user,id=management,hostfwd=tcp:127.0.0.1:{}-:22",
-                self.ssh_port
-            ),
+            format!("user,id=management,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22"),
         );
         line.push(
             "-device",
@@ -216,12 +215,7 @@ mod tests {
 
     fn line(shape: &str, nodes: Option<u32>, accel: Accel) -> String {
         let topology = Topology::new(shape.parse().unwrap(), nodes, None, None).unwrap();
-        let words = Machine {
-            topology,
-            accel,
-            ssh_port: 2222,
-        }
-        .arguments();
+        let words = Machine { topology, accel }.arguments();
         words
             .iter()
             .map(|word| word.to_string_lossy())

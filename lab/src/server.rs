@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::accel;
 use crate::fabric::{self, FabricError};
 use crate::image::{self, Image, ImageError};
+use crate::network::Network;
 use crate::progress::say;
 use crate::qemu::{Accel, CONSOLE_LOG, DISK, Machine, QMP_SOCKET};
 use crate::run::{Process, RunError, command, run};
@@ -38,8 +38,6 @@ pub enum ServerError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("no port of 127.0.0.1 is free for ssh")]
-    NoPort { source: std::io::Error },
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -150,7 +148,6 @@ fn choose(state: &mut State, image: &Image, asked: Option<Accel>) -> Accel {
 }
 
 fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, ServerError> {
-    let ssh_port = free_port(state.record.ssh_port)?;
     let file = |name: &str| {
         let path = state.path(name);
         File::create(&path).map_err(|source| ServerError::File { path, source })
@@ -161,15 +158,8 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
         source,
     })?;
     file(CONSOLE_LOG)?;
-    let mut qemu = command(
-        "qemu-system-x86_64",
-        Machine {
-            topology,
-            accel,
-            ssh_port,
-        }
-        .arguments(),
-    );
+    let mut qemu = Network::of(state).command("qemu-system-x86_64");
+    qemu.args(Machine { topology, accel }.arguments());
     qemu.current_dir(&state.folder);
     // A group of its own: the terminal's interrupt key is for this command, not for the server.
     qemu.process_group(0)
@@ -184,12 +174,11 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
         accel.name()
     ));
     let mut child = qemu.spawn().map_err(|source| RunError::Start {
-        program: "qemu-system-x86_64".to_owned(),
+        program: "nsenter".to_owned(),
         source,
     })?;
     let process = Process::find(child.id().cast_signed());
     state.record.qemu = process;
-    state.record.ssh_port = Some(ssh_port);
     state.save()?;
     // What is wrong with its arguments or files, QEMU says at once.
     std::thread::sleep(Duration::from_millis(500));
@@ -256,16 +245,6 @@ fn plain(line: &str) -> String {
         }
     }
     out
-}
-
-/// The port of the last start if it is free, so that a user's own notes stay true.
-fn free_port(last: Option<u16>) -> Result<u16, ServerError> {
-    let bind = |port| TcpListener::bind(("127.0.0.1", port));
-    last.and_then(|port| bind(port).ok())
-        .map_or_else(|| bind(0), Ok)
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|source| ServerError::NoPort { source })
 }
 
 /// Powers the server off: asks its system, and pulls the plug when that takes too long, or `now`.
@@ -336,7 +315,7 @@ pub fn down(state: &mut State, now: bool) -> Result<(), ServerError> {
     stop(state, now)?;
     fabric::down(state)?;
     state.save()?;
-    say("taps, switch and its daemons are gone; the disk and the image are kept");
+    say("the switch and the lab's network are gone; the disk and the image are kept");
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::network::Network;
+use crate::qemu::SSH_PORT;
 use crate::run::{Process, RunError, command, run};
 use crate::state::State;
 
@@ -71,26 +73,27 @@ fn options(state: &State) -> Vec<String> {
     .collect()
 }
 
-fn port(state: &State) -> Result<String, SshError> {
-    match (state.qemu(), state.record.ssh_port) {
-        (Some(_), Some(port)) => Ok(port.to_string()),
-        _ => Err(SshError::Down),
-    }
+/// A client that runs where the server listens.
+fn client(state: &State, program: &str) -> Result<Command, SshError> {
+    state.qemu().ok_or(SshError::Down)?;
+    let mut client = Network::of(state).command(program);
+    client
+        .args(["-F", "none", "-o", &format!("Port={SSH_PORT}")])
+        .args(options(state));
+    Ok(client)
 }
 
 /// `ssh` with everything but the remote command.
 pub fn ssh(state: &State) -> Result<Command, SshError> {
-    let mut ssh = command("ssh", ["-F", "none", "-p", &port(state)?]);
-    ssh.args(options(state)).arg("root@127.0.0.1");
+    let mut ssh = client(state, "ssh")?;
+    ssh.arg("root@127.0.0.1");
     Ok(ssh)
 }
 
 /// `scp` from here to there.
 pub fn push(state: &State, from: &str, to: &str) -> Result<Command, SshError> {
-    let mut scp = command("scp", ["-F", "none", "-q", "-r", "-p", "-P", &port(state)?]);
-    scp.args(options(state))
-        .arg("--")
-        .arg(from)
+    let mut scp = client(state, "scp")?;
+    scp.args(["-q", "-r", "-p", "--", from])
         .arg(format!("root@127.0.0.1:{to}"));
     Ok(scp)
 }

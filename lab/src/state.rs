@@ -37,7 +37,6 @@ pub struct Record {
     pub accel: Option<Accel>,
     /// The result of the probe, so that it is made once.
     pub probed: Option<Probed>,
-    pub ssh_port: Option<u16>,
     /// The digest of the image under the server's overlay.
     pub disk_image: Option<String>,
     pub qemu: Option<Process>,
@@ -194,11 +193,11 @@ mod tests {
             State::open(folder.path()),
             Err(StateError::Busy(_))
         ));
-        state.record.ssh_port = Some(2222);
+        state.record.disk_image = Some("0123".to_owned());
         state.save().unwrap();
         assert_eq!(
-            State::look(folder.path()).unwrap().record.ssh_port,
-            Some(2222)
+            State::look(folder.path()).unwrap().record.disk_image,
+            Some("0123".to_owned())
         );
         drop(state);
         assert!(State::open(folder.path()).is_ok());

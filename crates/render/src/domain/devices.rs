@@ -55,17 +55,14 @@ fn disk(slice: &SlicePlan) -> Element {
         )
 }
 
-/// cloud-init's NoCloud seed. Not virtio: old images find a CD-ROM on the board's own bus.
+/// cloud-init's NoCloud seed, which is found by its label on any disk. On virtio as the guest's own
+/// disk, not as a CD-ROM: images made for the cloud have no driver for SATA or IDE.
 fn seed(slice: &SlicePlan) -> Option<Element> {
     let path = slice.disk.seed.as_ref()?;
-    let (device, bus) = match slice.machine {
-        GuestMachine::Q35 => ("sda", "sata"),
-        GuestMachine::Pc => ("hda", "ide"),
-    };
     Some(
         Element::new("disk")
             .attribute("type", "file")
-            .attribute("device", "cdrom")
+            .attribute("device", "disk")
             .child(
                 Element::new("driver")
                     .attribute("name", "qemu")
@@ -74,8 +71,8 @@ fn seed(slice: &SlicePlan) -> Option<Element> {
             .child(Element::new("source").attribute("file", path))
             .child(
                 Element::new("target")
-                    .attribute("dev", device)
-                    .attribute("bus", bus),
+                    .attribute("dev", "vdb")
+                    .attribute("bus", "virtio"),
             )
             .child(Element::new("readonly")),
     )
