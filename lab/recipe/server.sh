@@ -82,5 +82,8 @@ no_units man-db.timer libvirt-guests.service systemd-rfkill.socket logrotate.tim
 chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service >/dev/null 2>&1
 rm -f "$tree/etc/libvirt/qemu/networks/autostart/default.xml"
 
+# -- the password of the guests' user, `bmslice`, as a file that a spec names ------------------
+( umask 077; perl -e 'print crypt("bmslice", q($6$bmslice-lab$)), "\n"' > "$tree/root/ops.hash" )
+
 # -- what only served the building ---------------------------------------------------
 rm -f "$tree/etc/apt/apt.conf.d/99mmdebstrap"

@@ -70,7 +70,8 @@ slices:
         blue_port = blue.port(),
         blue_vlan = blue.tenant().vlan(),
         image = "    image: { base: debian-12-guest.qcow2, size: 8GiB }\n    \
-                 user: { name: ops, sshKeys: [], sudo: true }\n",
+                 user: { name: ops, passwordHashFile: /root/ops.hash, sudo: true }  # `bmslice`\n    \
+                 firstCommands: [touch /var/tmp/first-commands-ran]\n",
     ))
 }
 

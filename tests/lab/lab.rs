@@ -56,8 +56,8 @@ impl Ran {
 }
 
 impl Lab {
-    /// Both programs as built beside this test, in release mode; the state in a folder of its own,
-    /// so that nobody's demo is disturbed.
+    /// Both programs as built beside this test, in release mode; the state is the demo's, for its
+    /// images, so a demo's server starts anew. `BMSLICE_LAB_STATE` names another folder.
     pub fn new() -> Result<Self> {
         let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join("..")

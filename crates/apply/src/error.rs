@@ -14,6 +14,8 @@ pub struct Problem {
     pub text: String,
     /// What to do.
     pub hint: Option<String>,
+    /// Whether the request is fine and the server lacks something: a service, a program, space.
+    pub server_lacks: bool,
 }
 
 impl Problem {
@@ -21,6 +23,15 @@ impl Problem {
         Self {
             text: text.into(),
             hint: None,
+            server_lacks: false,
+        }
+    }
+
+    /// A reason that no other request would take away.
+    pub(crate) fn server_lacks(text: impl Into<String>) -> Self {
+        Self {
+            server_lacks: true,
+            ..Self::new(text)
         }
     }
 
@@ -154,11 +165,12 @@ pub enum ApplyError {
 
 impl ApplyError {
     /// Whether the input was refused (exit code 1), rather than that it could not be carried out
-    /// (exit code 3).
+    /// (exit code 3): what the server lacks stands in the way of a right request too.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Render(_) => true,
+            Self::Refused { problems } => problems.iter().any(|problem| !problem.server_lacks),
+            Self::Render(_) => true,
             Self::Step { .. }
             | Self::Undo { .. }
             | Self::RebootWithoutEffect { .. }

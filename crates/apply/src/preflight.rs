@@ -32,7 +32,7 @@ pub fn preflight(
     let mut problems = Vec::new();
     if !look.machine.is_root() {
         problems.push(
-            Problem::new("this process is not root, and may not change the server")
+            Problem::server_lacks("this process is not root, and may not change the server")
                 .hint("run it with `sudo`"),
         );
     }
@@ -355,7 +355,7 @@ fn space(look: &Look<'_>, steps: &[Step]) -> Result<Vec<Problem>, HostError> {
         let free = look.machine.free_space(folder.as_ref())?;
         if free.bytes() < bytes {
             problems.push(
-                Problem::new(format!(
+                Problem::server_lacks(format!(
                     "the disks of {} need {} in `{folder}`, and {} are free",
                     slices.join(", "),
                     human(bytes),
@@ -391,7 +391,7 @@ fn hypervisor(
         .hypervisor()
         .and_then(|hypervisor| hypervisor.domains())
     {
-        return Err(Problem::new(error.to_string()).hint(
+        return Err(Problem::server_lacks(error.to_string()).hint(
             "start it with `systemctl start libvirtd` (`apt install libvirt-daemon-system` when it is not there)",
         ));
     }
@@ -401,7 +401,7 @@ fn hypervisor(
     };
     if !libvirt.kvm {
         problems.push(
-            Problem::new("libvirt offers no guests of type `kvm` on this server").hint(
+            Problem::server_lacks("libvirt offers no guests of type `kvm` on this server").hint(
                 "turn on VT-x or AMD-V in the firmware's setup; if `/dev/kvm` is there, remove `/var/cache/libvirt/qemu/capabilities/*` and `systemctl restart libvirtd`",
             ),
         );

@@ -130,12 +130,20 @@ impl BuildDisk {
         let mut problems = Vec::new();
         for (program, package, wanted) in [
             ("qemu-img", "qemu-utils", true),
-            ("virt-resize", "guestfs-tools", self.resize.is_some()),
-            ("virt-customize", "guestfs-tools", self.customize.is_some()),
+            (
+                "virt-resize",
+                "guestfs-tools libguestfs-xfs",
+                self.resize.is_some(),
+            ),
+            (
+                "virt-customize",
+                "guestfs-tools libguestfs-xfs",
+                self.customize.is_some(),
+            ),
         ] {
             if wanted && !look.machine.has_program(program) {
                 problems.push(
-                    Problem::new(format!(
+                    Problem::server_lacks(format!(
                         "the disk of `{}` is made with `{program}`, which is not here",
                         self.slice
                     ))

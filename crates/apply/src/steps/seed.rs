@@ -53,7 +53,7 @@ impl BuildSeed {
             .any(|program| look.machine.has_program(program))
         {
             problems.push(
-                Problem::new(format!(
+                Problem::server_lacks(format!(
                     "the seed of `{}` is made with `genisoimage` or `xorriso`, and neither is here",
                     self.slice
                 ))
