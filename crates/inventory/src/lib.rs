@@ -17,9 +17,12 @@ mod memory;
 mod needs;
 mod net;
 mod pci;
+mod pools;
+mod power;
 mod read;
 mod routes;
 mod scan;
+mod topology;
 
 pub use facts::*;
 pub use libvirt::libvirt_facts;

@@ -7,7 +7,9 @@ use thiserror::Error;
 
 use crate::facts::{FORMAT, Inventory, LibvirtFacts};
 use crate::scan::Scan;
-use crate::{block, boot, cache, cpu, hypervisor, machine, memory, needs, net, pci, routes};
+use crate::{
+    block, boot, cache, cpu, hypervisor, machine, memory, needs, net, pci, pools, power, routes,
+};
 
 /// Why there is no inventory. Anything less than this becomes a [`Note`](crate::Note).
 #[derive(Debug, Error)]
@@ -58,7 +60,10 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     }
     let caches = cache::read(&mut scan, &cpus);
     let nodes = memory::read(&mut scan, &mut cpus);
-    let mut pci = pci::read(&mut scan);
+    let whole = pools::read(&scan);
+    let power = power::read(&mut scan, &cpus);
+    let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
+    let mut pci = pci::read(&mut scan, &online);
     let mut interfaces = net::read(&mut scan);
     net::attach(&mut scan, &interfaces, &mut pci);
     let routes = routes::Routes::read(&scan);
@@ -81,6 +86,8 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
         cpus,
         caches,
         nodes,
+        memory: whole,
+        power,
         pci,
         interfaces: interfaces.into_iter().map(|i| i.facts).collect(),
         boot,
