@@ -7,6 +7,7 @@
 mod block;
 mod boot;
 mod cache;
+mod capture;
 mod cgroup;
 mod cpu;
 mod facts;
@@ -20,10 +21,12 @@ mod pci;
 mod pools;
 mod power;
 mod read;
+mod redact;
 mod routes;
 mod scan;
 mod topology;
 
+pub use capture::{Capture, CaptureError};
 pub use facts::*;
 pub use libvirt::libvirt_facts;
 pub use read::{CapturedInventory, LiveInventory, Probes, ReadError, read};

@@ -3,13 +3,17 @@
 use std::ops::Deref;
 
 use bmslice_host::{Machine, Root};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::facts::{FORMAT, Inventory, LibvirtFacts};
+use crate::facts::{FORMAT, Inventory, LibvirtFacts, Note};
 use crate::scan::Scan;
 use crate::{
     block, boot, cache, cpu, hypervisor, machine, memory, needs, net, pci, pools, power, routes,
 };
+
+/// Where a capture keeps its [`Probes`].
+pub(crate) const PROBES: &str = "/bmslice/probes.json";
 
 /// Why there is no inventory. Anything less than this becomes a [`Note`](crate::Note).
 #[derive(Debug, Error)]
@@ -33,15 +37,38 @@ pub enum ReadError {
     },
 }
 
-/// What files do not tell; nothing of it is known of a capture.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What files do not tell; a capture holds it beside the files (`capture`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Probes {
     /// The address that the running session comes from (the first field of `SSH_CONNECTION`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_peer: Option<String>,
     /// What libvirt said (see [`libvirt_facts`](crate::libvirt_facts)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt: Option<LibvirtFacts>,
     /// Why libvirt did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt_error: Option<String>,
+}
+
+impl Probes {
+    /// Asks a machine; a libvirt that does not answer is told in `libvirt_error`.
+    #[must_use]
+    pub fn of(machine: &dyn Machine, session_peer: Option<&str>) -> Self {
+        let answer = machine
+            .hypervisor()
+            .and_then(|hypervisor| crate::libvirt_facts(&*hypervisor));
+        let (libvirt, libvirt_error) = match answer {
+            Ok(facts) => (Some(facts), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self {
+            session_peer: session_peer.map(Into::into),
+            libvirt,
+            libvirt_error,
+        }
+    }
 }
 
 /// Reads a server through its root.
@@ -107,18 +134,7 @@ impl LiveInventory {
     /// # Errors
     /// [`ReadError::NoCpus`].
     pub fn read(machine: &dyn Machine, session_peer: Option<&str>) -> Result<Self, ReadError> {
-        let answer = machine
-            .hypervisor()
-            .and_then(|hypervisor| crate::libvirt_facts(&*hypervisor));
-        let (libvirt, libvirt_error) = match answer {
-            Ok(facts) => (Some(facts), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let probes = Probes {
-            session_peer: session_peer.map(Into::into),
-            libvirt,
-            libvirt_error,
-        };
+        let probes = Probes::of(machine, session_peer);
         read(machine.root(), &probes).map(Self)
     }
 }
@@ -128,12 +144,26 @@ impl LiveInventory {
 pub struct CapturedInventory(Inventory);
 
 impl CapturedInventory {
-    /// Reads a captured tree.
+    /// Reads a captured tree, and what `capture` put beside its files.
     ///
     /// # Errors
     /// [`ReadError::NoCpus`].
     pub fn read(root: &Root) -> Result<Self, ReadError> {
-        read(root, &Probes::default()).map(Self)
+        let (probes, damaged) = match root.read_text(PROBES) {
+            Ok(text) => match serde_json::from_str(&text) {
+                Ok(probes) => (probes, None),
+                Err(error) => (Probes::default(), Some(error.to_string())),
+            },
+            Err(_) => (Probes::default(), None),
+        };
+        let mut inventory = read(root, &probes)?;
+        if let Some(text) = damaged {
+            inventory.notes.push(Note {
+                about: PROBES.into(),
+                text: format!("it was left out: {text}"),
+            });
+        }
+        Ok(Self(inventory))
     }
 
     /// Reads an inventory file.

@@ -16,10 +16,9 @@ mod hwloc;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use bmslice_host::Root;
-use bmslice_inventory::CapturedInventory;
+use bmslice_host::{Limits, Root};
+use bmslice_inventory::{Capture, CapturedInventory, Probes};
 use compare::Topic;
 
 const MACHINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/machines");
@@ -74,29 +73,6 @@ const DIFFERENCES: &[(&str, Topic, &str)] = &[
     ),
 ];
 
-/// A folder in memory where there is one: the archives hold thousands of files each.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
-}
-
-fn unpack(archive: &Path, into: &Path) -> PathBuf {
-    let status = Command::new("tar")
-        .args(["xjf"])
-        .arg(archive)
-        .arg("-C")
-        .arg(into)
-        .status()
-        .unwrap();
-    assert!(
-        status.success(),
-        "tar could not unpack {}",
-        archive.display()
-    );
-    // Each archive has one folder, named as it likes.
-    let top = std::fs::read_dir(into).unwrap().next().unwrap().unwrap();
-    top.path()
-}
-
 fn hwloc_reading(archive: &Path) -> hwloc::Reading {
     let beside = |extension: &str| {
         let name = archive.to_str().unwrap();
@@ -109,27 +85,34 @@ fn hwloc_reading(archive: &Path) -> hwloc::Reading {
     }
 }
 
-#[test]
-fn captured_machines_are_read_as_hwloc_reads_them() {
+/// The archives, and whether they are of a folder that was named.
+fn archives() -> Option<(Vec<PathBuf>, bool)> {
     let folder = std::env::var("BMSLICE_MACHINES");
     let own = folder.is_ok();
     let folder = folder.unwrap_or_else(|_| MACHINES.into());
     let Ok(entries) = std::fs::read_dir(&folder) else {
         eprintln!("SKIPPED: the captures are not there ({folder})");
-        return;
+        return None;
     };
     let mut archives: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.to_str().unwrap().ends_with(".tar.bz2"))
         .collect();
     archives.sort();
+    Some((archives, own))
+}
+
+#[test]
+fn captured_machines_are_read_as_hwloc_reads_them() {
+    let Some((archives, own)) = archives() else {
+        return;
+    };
     assert!(own || archives.len() == 21, "{}", archives.len());
     let mut wrong = Vec::new();
     for archive in &archives {
         let name = archive.file_name().unwrap().to_str().unwrap();
         let name = name.strip_suffix(".tar.bz2").unwrap();
-        let folder = scratch();
-        let root = Root::open(&unpack(archive, folder.path())).unwrap();
+        let root = Root::captured(archive, Limits::default()).unwrap();
         let inventory = CapturedInventory::read(&root).unwrap();
         let text = serde_json::to_string(&*inventory).unwrap();
         assert_eq!(
@@ -158,4 +141,35 @@ fn captured_machines_are_read_as_hwloc_reads_them() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn captured_machines_are_captured_again_and_redacted() {
+    let Some((archives, _)) = archives() else {
+        return;
+    };
+    for archive in &archives {
+        let name = archive.display();
+        let open = || Root::captured(archive, Limits::default()).unwrap();
+        let plain = CapturedInventory::read(&open()).unwrap();
+        let probes = Probes::default();
+        let capture = Capture::of(open(), &probes, false).unwrap();
+        assert_eq!(*capture.inventory(), *plain, "{name}");
+        let packed = capture.pack("again").unwrap();
+        capture.compare(packed.as_slice()).unwrap();
+
+        let capture = Capture::of(open(), &probes, true).unwrap();
+        capture
+            .compare(capture.pack("again").unwrap().as_slice())
+            .unwrap();
+        let text = serde_json::to_string(capture.inventory()).unwrap();
+        let host = &plain.machine.hostname;
+        assert!(
+            host.is_empty() || !text.contains(host.as_str()),
+            "{name}: {host}"
+        );
+        for mac in plain.interfaces.iter().filter_map(|i| i.mac) {
+            assert!(!text.contains(&mac.to_string()), "{name}: {mac}");
+        }
+    }
 }
