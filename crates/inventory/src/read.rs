@@ -149,13 +149,7 @@ impl CapturedInventory {
     /// # Errors
     /// [`ReadError::NoCpus`].
     pub fn read(root: &Root) -> Result<Self, ReadError> {
-        let (probes, damaged) = match root.read_text(PROBES) {
-            Ok(text) => match serde_json::from_str(&text) {
-                Ok(probes) => (probes, None),
-                Err(error) => (Probes::default(), Some(error.to_string())),
-            },
-            Err(_) => (Probes::default(), None),
-        };
+        let (probes, damaged) = captured_probes(root);
         let mut inventory = read(root, &probes)?;
         if let Some(text) = damaged {
             inventory.notes.push(Note {
@@ -164,6 +158,12 @@ impl CapturedInventory {
             });
         }
         Ok(Self(inventory))
+    }
+
+    /// What `capture` put beside the files; nothing in a tree that another program captured.
+    #[must_use]
+    pub fn probes(root: &Root) -> Probes {
+        captured_probes(root).0
     }
 
     /// Reads an inventory file.
@@ -182,6 +182,16 @@ impl CapturedInventory {
         }
         // From the text again, so that an error has its line.
         Ok(Self(serde_json::from_str(text)?))
+    }
+}
+
+fn captured_probes(root: &Root) -> (Probes, Option<String>) {
+    match root.read_text(PROBES) {
+        Ok(text) => match serde_json::from_str(&text) {
+            Ok(probes) => (probes, None),
+            Err(error) => (Probes::default(), Some(error.to_string())),
+        },
+        Err(_) => (Probes::default(), None),
     }
 }
 
