@@ -176,6 +176,35 @@ impl Root {
         }
     }
 
+    /// Some bytes at a place of a file: of a device's configuration space no more than what is asked
+    /// for is read. While recording, the whole file is.
+    ///
+    /// # Errors
+    /// Those of open(2) and pread(2); fewer bytes at the end of the file are no error.
+    pub fn read_range(
+        &self,
+        path: impl AsRef<Path>,
+        at: u64,
+        length: usize,
+    ) -> io::Result<Vec<u8>> {
+        let path = path.as_ref();
+        match (&self.source, &self.record) {
+            (Source::Folder(dir), None) => {
+                let fd = open_at(dir, path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+                let mut bytes = vec![0; length];
+                let count = rustix::io::pread(&fd, &mut bytes, at)?;
+                bytes.truncate(count);
+                Ok(bytes)
+            }
+            _ => {
+                let bytes = self.read(path)?;
+                let from = usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
+                let to = from.saturating_add(length).min(bytes.len());
+                Ok(bytes[from..to].to_vec())
+            }
+        }
+    }
+
     /// The permission bits of a file: `0o644`. A tree in memory keeps none: `0o444`.
     ///
     /// # Errors

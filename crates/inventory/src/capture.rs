@@ -115,6 +115,8 @@ fn same(ours: &Inventory, theirs: &Inventory) -> Result<(), CaptureError> {
         ("memory", ours.memory == theirs.memory),
         ("power", ours.power == theirs.power),
         ("pci", ours.pci == theirs.pci),
+        ("IOMMU groups", ours.iommu_groups == theirs.iommu_groups),
+        ("host", ours.host == theirs.host),
         ("interfaces", ours.interfaces == theirs.interfaces),
         ("boot", ours.boot == theirs.boot),
         ("hypervisor", ours.hypervisor == theirs.hypervisor),

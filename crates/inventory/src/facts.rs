@@ -7,9 +7,13 @@ use bmslice_model::{
 };
 use serde::{Deserialize, Serialize};
 
+mod device;
+mod host;
 mod memory;
 mod power;
 
+pub use device::*;
+pub use host::*;
 pub use memory::*;
 pub use power::*;
 
@@ -40,11 +44,17 @@ pub struct Inventory {
     /// PCI functions, by address.
     #[serde(default)]
     pub pci: Vec<PciFunction>,
+    /// IOMMU groups, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iommu_groups: Vec<IommuGroup>,
     /// Network interfaces, by name.
     #[serde(default)]
     pub interfaces: Vec<NetInterface>,
     /// Kernel arguments, boot loader, isolation in force.
     pub boot: BootFacts,
+    /// What runs on the host and holds CPUs or interrupts.
+    #[serde(default, skip_serializing_if = "HostFacts::is_empty")]
+    pub host: HostFacts,
     /// KVM, QEMU, libvirt, running domains.
     #[serde(default)]
     pub hypervisor: HypervisorFacts,
@@ -298,6 +308,9 @@ pub struct PciFunction {
     /// Why the host cannot live without it; empty for what may be passed through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_needs: Vec<HostNeed>,
+    /// What placement does not need.
+    #[serde(default, skip_serializing_if = "DeviceFacts::is_empty")]
+    pub details: DeviceFacts,
 }
 
 impl PciFunction {
@@ -409,6 +422,24 @@ pub struct NetInterface {
     /// Whether a default route goes through it.
     #[serde(default)]
     pub default_route: bool,
+    /// The address that it was made with, when the driver or its bond tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permanent_mac: Option<MacAddress>,
+    /// `bond`, `bridge`, `vlan`, `wlan`, …: what is no plain port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The VLAN of a VLAN interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u32>,
+    /// Its port on the card: `p0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// How many queues it receives with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_queues: Option<u32>,
+    /// How many queues it sends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_queues: Option<u32>,
 }
 
 /// How the host boots, and with what.

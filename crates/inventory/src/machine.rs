@@ -17,6 +17,7 @@ pub(crate) struct CpuInfo {
     microcode: Option<String>,
     architecture: Option<&'static str>,
     guest: Option<bool>,
+    pub(crate) x2apic: Option<bool>,
     /// The CPUs that have an entry: those online.
     pub(crate) processors: CpuSet,
     /// `physical id` and `core id` of those that tell both.
@@ -75,6 +76,7 @@ pub(crate) fn parse_cpuinfo(text: &str) -> CpuInfo {
             "flags" if info.guest.is_none() => {
                 let has = |flag| value.split(' ').any(|f| f == flag);
                 info.guest = Some(has("hypervisor"));
+                info.x2apic = Some(has("x2apic"));
                 // `lm` is long mode: a 64-bit kernel and a 32-bit one both show it.
                 info.architecture
                     .get_or_insert(if has("lm") { "x86_64" } else { "i686" });

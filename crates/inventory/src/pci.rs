@@ -80,7 +80,7 @@ fn function(
             .and_then(|name| name.parse().ok()),
         interfaces: Vec::new(),
         mac: None,
-        host_needs: Vec::new(),
+        ..PciFunction::default()
     };
     if function.node.is_none() {
         function.local_cpus = scan

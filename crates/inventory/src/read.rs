@@ -9,7 +9,8 @@ use thiserror::Error;
 use crate::facts::{FORMAT, Inventory, LibvirtFacts, Note};
 use crate::scan::Scan;
 use crate::{
-    block, boot, cache, cpu, hypervisor, machine, memory, needs, net, pci, pools, power, routes,
+    block, boot, cache, cpu, device, host, hypervisor, machine, memory, needs, net, pci, pools,
+    power, routes,
 };
 
 /// Where a capture keeps its [`Probes`].
@@ -91,6 +92,7 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let power = power::read(&mut scan, &cpus);
     let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
     let mut pci = pci::read(&mut scan, &online);
+    let iommu_groups = device::read(&mut scan, &mut pci);
     let mut interfaces = net::read(&mut scan);
     net::attach(&mut scan, &interfaces, &mut pci);
     let routes = routes::Routes::read(&scan);
@@ -104,6 +106,7 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
         &mut pci,
     );
     let boot = boot::read(&mut scan, &pci);
+    let host = host::read(&mut scan, &cpuinfo, &boot.cmdline);
     let mut hypervisor = hypervisor::read(&scan);
     hypervisor.libvirt.clone_from(&probes.libvirt);
     hypervisor.libvirt_error.clone_from(&probes.libvirt_error);
@@ -116,8 +119,10 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
         memory: whole,
         power,
         pci,
+        iommu_groups,
         interfaces: interfaces.into_iter().map(|i| i.facts).collect(),
         boot,
+        host,
         hypervisor,
         notes: scan.notes,
     })
