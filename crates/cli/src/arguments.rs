@@ -43,6 +43,9 @@ pub enum Command {
     /// Show a server: CPUs, caches, NUMA, memory, NICs, IOMMU, boot loader, libvirt
     #[command(long_about = commands::inspect::ABOUT)]
     Inspect(commands::inspect::Arguments),
+    /// Write an archive of what `inspect` reads, to look at and to plan with elsewhere
+    #[command(long_about = commands::capture::ABOUT)]
+    Capture(commands::capture::Arguments),
     /// Examine whether a server is fit to be sliced
     #[command(long_about = commands::doctor::ABOUT)]
     Doctor(commands::doctor::Arguments),

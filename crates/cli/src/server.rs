@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bmslice_host::{LiveMachine, Machine, Root};
+use bmslice_host::{ArchiveError, Limits, LiveMachine, Machine, Root};
 use bmslice_inventory::{CapturedInventory, Inventory, LiveInventory, ReadError};
 use clap::Args;
 
@@ -13,8 +13,9 @@ use crate::files;
 /// Where to read the server from; this one when nothing is given.
 #[derive(Debug, Clone, Args)]
 pub struct Source {
-    /// Read a captured tree instead of this server
-    #[arg(long, value_name = "DIR", conflicts_with = "inventory")]
+    /// Read a captured tree instead of this server: a folder, or an archive (tar, .gz, .bz2, .xz,
+    /// .zst)
+    #[arg(long, value_name = "DIR|ARCHIVE", conflicts_with = "inventory")]
     pub root: Option<PathBuf>,
     /// Read an inventory (`bmslice inspect -o json`) instead of this server; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -65,22 +66,31 @@ pub(crate) fn live(machine: &LiveMachine, context: &Context) -> Result<LiveInven
 }
 
 fn captured(root: &std::path::Path) -> Result<Inventory, Failure> {
-    let shown = root.display();
-    let root = Root::open(root).map_err(|error| {
-        let text = format!(
-            "cannot read the captured tree `{shown}`: {}",
-            files::plain(&error)
-        );
-        match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-                Failure::refused(text).hint("`--root` wants a folder that stands for `/`")
-            }
-            _ => Failure::failed(text),
-        }
-    })?;
-    CapturedInventory::read(&root)
+    CapturedInventory::read(&captured_root(root)?)
         .map(CapturedInventory::into_inner)
         .map_err(|error| Failure::refused(error.to_string()))
+}
+
+/// The root that a captured folder or archive holds.
+pub(crate) fn captured_root(root: &std::path::Path) -> Result<Root, Failure> {
+    let shown = root.display();
+    Root::captured(root, Limits::default()).map_err(|error| match error {
+        ArchiveError::Read(error) => {
+            let text = format!(
+                "cannot read the captured tree `{shown}`: {}",
+                files::plain(&error)
+            );
+            match error.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+                    Failure::refused(text)
+                        .hint("`--root` wants a folder that stands for `/`, or an archive of one")
+                }
+                std::io::ErrorKind::PermissionDenied => Failure::failed(text),
+                _ => Failure::refused(text),
+            }
+        }
+        other => Failure::refused(format!("cannot read the captured tree `{shown}`: {other}")),
+    })
 }
 
 /// An inventory file.

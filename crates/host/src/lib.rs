@@ -4,14 +4,19 @@
     reason = "this crate is the door that the lint guards"
 )]
 
+mod archive;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod libvirt;
 mod live;
 mod machine;
+mod record;
 mod root;
+mod tree;
 
+pub use archive::{ArchiveError, Limits};
 pub use libvirt::LibvirtConnection;
 pub use live::LiveMachine;
 pub use machine::*;
 pub use root::Root;
+pub use tree::{Entry, Tree};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bmslice_model::{ByteSize, CpuId, CpuSet};
+use bmslice_model::{ByteSize, CpuSet};
 
 use crate::facts::{Cache, CacheKind, Cpu};
 use crate::scan::{Scan, numbered};
@@ -16,14 +16,15 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     let mut caches: Vec<Cache> = Vec::new();
     // The caches seen by index number: a CPU whose share is already known needs no further file.
     let mut known: BTreeMap<u32, Vec<CpuSet>> = BTreeMap::new();
-    for cpu in online.iter() {
+    for of in cpus.iter().filter(|cpu| cpu.online) {
+        let cpu = of.id;
         let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
         for name in scan.list(&folder) {
             let Some(index) = numbered(&name, "index") else {
                 continue;
             };
             let folder = format!("{folder}/{name}");
-            let Some(shared) = shared(scan, &folder, cpu, &online) else {
+            let Some(shared) = shared(scan, &folder, of, &online) else {
                 continue;
             };
             let seen = known.entry(index).or_default();
@@ -35,10 +36,20 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
             let kind = match scan.text(&format!("{folder}/type")).as_deref() {
                 Some("Data") => CacheKind::Data,
                 Some("Instruction") => CacheKind::Instruction,
-                Some("Unified") => CacheKind::Unified,
-                _ => continue,
+                // Some architectures tell a kind for split caches alone.
+                Some("Unified") | None => CacheKind::Unified,
+                Some(other) => {
+                    scan.note(
+                        format!("{folder}/type"),
+                        format!("`{other}` is no kind of cache that is known; it was left out"),
+                    );
+                    continue;
+                }
             };
-            let Some(level) = level else { continue };
+            let Some(level) = level else {
+                scan.note(&folder, "it has no level; it was left out");
+                continue;
+            };
             let cache = Cache {
                 level,
                 kind,
@@ -56,10 +67,14 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     caches
 }
 
-fn shared(scan: &mut Scan, folder: &str, cpu: CpuId, online: &CpuSet) -> Option<CpuSet> {
-    let shared = scan
-        .cpus(folder, "shared_cpu_list", "shared_cpu_map")?
-        .intersection(online);
+fn shared(scan: &mut Scan, folder: &str, of: &Cpu, online: &CpuSet) -> Option<CpuSet> {
+    let cpu = of.id;
+    let told = scan.cpus(folder, "shared_cpu_list", "shared_cpu_map")?;
+    if told.is_empty() {
+        // Itanium's way to say that a cache is the core's own.
+        return Some(of.siblings.clone());
+    }
+    let shared = told.intersection(online);
     if !shared.contains(cpu) {
         scan.note(
             folder,

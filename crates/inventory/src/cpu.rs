@@ -5,11 +5,14 @@
 //! Keeps true: siblings are a partition of the CPUs, whatever the kernel says; a server without
 //! topology files has cores of one thread, and a note.
 
+use std::collections::BTreeMap;
+
 use bmslice_model::{CpuId, CpuSet};
 
 use crate::facts::Cpu;
 use crate::machine::CpuInfo;
 use crate::scan::{Scan, numbered};
+use crate::topology;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 
@@ -32,8 +35,8 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
             cpuinfo.processors.clone()
         }
     };
-    let online = online(scan, &present);
-    let allowed = crate::cgroup::allowed(scan);
+    let online = online(scan, &present, cpuinfo);
+    let allowed = crate::cgroup::allowed_cpus(scan);
     if let Some(allowed) = &allowed
         && allowed.is_disjoint(&online)
     {
@@ -46,19 +49,32 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
             id,
             online: online.contains(id),
             allowed: allowed.as_ref().is_none_or(|set| set.contains(id)),
-            package: None,
-            die: None,
-            core: None,
-            node: None,
             siblings: CpuSet::from(id),
+            ..Cpu::default()
         })
         .collect();
+    let untold = siblings(scan, &mut cpus, &online);
+    for level in &topology::LEVELS {
+        topology::read(scan, CPUS, &mut cpus, &online, level);
+    }
+    let untold = from_cpuinfo(scan, &mut cpus, &untold, cpuinfo);
+    if !untold.is_empty() {
+        scan.note(
+            CPUS,
+            format!("the core of CPUs {untold} is not told; each is taken as a core of its own"),
+        );
+    }
+    close(scan, &mut cpus);
+    kinds(scan, &mut cpus);
+    cpus
+}
+
+/// Reads core numbers and siblings; gives the online CPUs whose siblings are not told.
+fn siblings(scan: &mut Scan, cpus: &mut [Cpu], online: &CpuSet) -> CpuSet {
     let mut untold = CpuSet::new();
-    for cpu in &mut cpus {
+    for cpu in cpus {
         let folder = format!("{CPUS}/cpu{}/topology", cpu.id);
-        cpu.package = scan.number(&format!("{folder}/physical_package_id"));
         cpu.core = scan.number(&format!("{folder}/core_id"));
-        cpu.die = scan.number(&format!("{folder}/die_id"));
         if !cpu.online {
             continue;
         }
@@ -74,58 +90,78 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
                         format!("CPU {} is not among its own siblings {set}", cpu.id),
                     );
                 }
-                cpu.siblings = set.intersection(&online).union(&CpuSet::from(cpu.id));
+                cpu.siblings = set.intersection(online).union(&CpuSet::from(cpu.id));
             }
             None => {
                 untold.insert(cpu.id);
             }
         }
     }
-    packages(scan, &mut cpus);
-    if !untold.is_empty() {
-        scan.note(
-            CPUS,
-            format!("the core of CPUs {untold} is not told; each is taken as a core of its own"),
-        );
-    }
-    close(scan, &mut cpus);
-    cpus
+    untold
 }
 
-/// Numbers the packages that firmware left without a number, in the order of their lowest CPU.
-fn packages(scan: &mut Scan, cpus: &mut [Cpu]) {
-    let mut found: Vec<CpuSet> = Vec::new();
-    let used = cpus.iter().filter_map(|cpu| cpu.package).max();
-    let first = used.map_or(0, |used| used.saturating_add(1));
-    for cpu in cpus.iter_mut().filter(|c| c.online && c.package.is_none()) {
-        let number = match found.iter().position(|set| set.contains(cpu.id)) {
-            Some(number) => number,
-            None => {
-                let folder = format!("{CPUS}/cpu{}/topology", cpu.id);
-                let told = scan
-                    .cpus(&folder, "package_cpus_list", "package_cpus")
-                    .or_else(|| scan.cpus(&folder, "core_siblings_list", "core_siblings"));
-                let Some(set) = told.filter(|set| set.contains(cpu.id)) else {
-                    continue;
-                };
-                found.push(set);
-                found.len() - 1
-            }
+/// Fills in what `/proc/cpuinfo` tells of CPUs that sysfs tells nothing of (x86 kernels before
+/// 2.6.16, and captures without the topology files); gives those that are still untold.
+fn from_cpuinfo(scan: &mut Scan, cpus: &mut [Cpu], untold: &CpuSet, info: &CpuInfo) -> CpuSet {
+    let mut cores: BTreeMap<(u32, u32), CpuSet> = BTreeMap::new();
+    for cpu in cpus.iter_mut().filter(|cpu| untold.contains(cpu.id)) {
+        let Some(&(package, core)) = info.places.get(&cpu.id) else {
+            continue;
         };
-        cpu.package = u32::try_from(number)
-            .ok()
-            .and_then(|n| first.checked_add(n));
+        cpu.package = cpu.package.or(Some(package));
+        cpu.core = cpu.core.or(Some(core));
+        cores.entry((package, core)).or_default().insert(cpu.id);
     }
-    if !found.is_empty() {
+    let mut told = CpuSet::new();
+    for core in cores.values() {
+        told.extend_from(core);
+        for cpu in cpus.iter_mut().filter(|cpu| core.contains(cpu.id)) {
+            cpu.siblings.clone_from(core);
+        }
+    }
+    if !told.is_empty() {
         scan.note(
             CPUS,
-            format!("{} packages have no number; they were counted", found.len()),
+            format!("the cores of CPUs {told} are told by /proc/cpuinfo alone; it was taken"),
         );
+    }
+    untold.difference(&told)
+}
+
+/// Tells cores of different kinds apart, and what each can do.
+fn kinds(scan: &mut Scan, cpus: &mut [Cpu]) {
+    // Intel's hybrids have a performance monitor for each kind of core.
+    let mut kinds: Vec<(String, CpuSet)> = Vec::new();
+    for kind in ["core", "atom", "lowpower"] {
+        if let Some(set) = scan.cpu_list(&format!("/sys/devices/cpu_{kind}/cpus")) {
+            kinds.push((kind.to_owned(), set));
+        }
+    }
+    if kinds.is_empty() {
+        for name in scan.list(&format!("{CPUS}/types")) {
+            let folder = format!("{CPUS}/types/{name}");
+            if let Some(set) = scan.cpus(&folder, "cpulist", "cpumap") {
+                kinds.push((name, set));
+            }
+        }
+    }
+    let uneven = cpus.iter().any(|cpu| {
+        scan.root
+            .exists(format!("{CPUS}/cpu{}/cpu_capacity", cpu.id))
+    });
+    for cpu in cpus.iter_mut() {
+        cpu.kind = kinds
+            .iter()
+            .find(|(_, set)| set.contains(cpu.id))
+            .map(|(name, _)| name.clone());
+        if uneven {
+            cpu.capacity = scan.number(&format!("{CPUS}/cpu{}/cpu_capacity", cpu.id));
+        }
     }
 }
 
 /// The online CPUs: from the one list, or on kernels and captures without it from each CPU.
-fn online(scan: &mut Scan, present: &CpuSet) -> CpuSet {
+fn online(scan: &mut Scan, present: &CpuSet, cpuinfo: &CpuInfo) -> CpuSet {
     if let Some(online) = scan.cpu_list(&format!("{CPUS}/online"))
         && !online.is_empty()
     {
@@ -139,10 +175,23 @@ fn online(scan: &mut Scan, present: &CpuSet) -> CpuSet {
         return online.intersection(present);
     }
     // CPU 0 has no such file where it cannot be taken offline.
-    present
+    let mut online: CpuSet = present
         .iter()
         .filter(|id| scan.flag(&format!("{CPUS}/cpu{id}/online")) != Some(false))
-        .collect()
+        .collect();
+    // A folder may stand for a CPU that could be added: it then has no topology, and no entry in
+    // cpuinfo.
+    let has_topology = |id: &CpuId| scan.root.exists(format!("{CPUS}/cpu{id}/topology"));
+    let told: CpuSet = online.iter().filter(has_topology).collect();
+    let absent = online.difference(&told).difference(&cpuinfo.processors);
+    if !told.is_empty() && !cpuinfo.processors.is_empty() && !absent.is_empty() {
+        scan.note(
+            CPUS,
+            format!("CPUs {absent} have neither topology nor an entry in /proc/cpuinfo; they were taken as offline"),
+        );
+        online = online.difference(&absent);
+    }
+    online
 }
 
 /// Makes a partition of the siblings: whoever shares a core with one thread of a core shares it

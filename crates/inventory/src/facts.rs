@@ -1,15 +1,27 @@
 //! The types of an inventory. Everything `Option` is something that a server may not show.
 
+use std::collections::BTreeMap;
+
 use bmslice_model::{
     ByteSize, CpuId, CpuSet, IommuGroupId, KernelCmdline, MacAddress, NumaNodeId, PciAddress, PciId,
 };
 use serde::{Deserialize, Serialize};
 
+mod device;
+mod host;
+mod memory;
+mod power;
+
+pub use device::*;
+pub use host::*;
+pub use memory::*;
+pub use power::*;
+
 /// The format of an inventory file.
 pub const FORMAT: &str = "bmslice/inventory/v1";
 
 /// A server as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inventory {
     /// [`FORMAT`].
@@ -23,14 +35,26 @@ pub struct Inventory {
     pub caches: Vec<Cache>,
     /// NUMA nodes, by number. A kernel without NUMA gets one node 0 with every CPU, and a note.
     pub nodes: Vec<NumaNode>,
+    /// Memory of the whole server: huge pages, tiers, transparent huge pages, swap.
+    #[serde(default, skip_serializing_if = "MemoryFacts::is_empty")]
+    pub memory: MemoryFacts,
+    /// Frequencies, governors, idle states.
+    #[serde(default, skip_serializing_if = "PowerFacts::is_empty")]
+    pub power: PowerFacts,
     /// PCI functions, by address.
     #[serde(default)]
     pub pci: Vec<PciFunction>,
+    /// IOMMU groups, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iommu_groups: Vec<IommuGroup>,
     /// Network interfaces, by name.
     #[serde(default)]
     pub interfaces: Vec<NetInterface>,
     /// Kernel arguments, boot loader, isolation in force.
     pub boot: BootFacts,
+    /// What runs on the host and holds CPUs or interrupts.
+    #[serde(default, skip_serializing_if = "HostFacts::is_empty")]
+    pub host: HostFacts,
     /// KVM, QEMU, libvirt, running domains.
     #[serde(default)]
     pub hypervisor: HypervisorFacts,
@@ -67,10 +91,27 @@ pub struct MachineFacts {
     /// architectures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<bool>,
+    /// Whose guest it is, when that is told: `kvm`, `xen`, `vmware`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_of: Option<String>,
+    /// Revision of the CPU's microcode: `0x2b000603`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microcode: Option<String>,
+    /// `/sys/devices/system/cpu/smt/control`: `on`, `off`, `forceoff`, `notsupported`,
+    /// `notimplemented`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smt: Option<String>,
+    /// What the kernel says of each vulnerability of CPUs that it knows
+    /// (`/sys/devices/system/cpu/vulnerabilities`): `l1tf` → `Mitigation: …`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vulnerabilities: BTreeMap<String, String>,
+    /// The clock source in use: `tsc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_source: Option<String>,
 }
 
 /// A logical CPU (hardware thread).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cpu {
     /// Its number.
@@ -90,15 +131,52 @@ pub struct Cpu {
     /// Core number as firmware gave it; unique in package and die at best. Siblings are the truth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<u32>,
+    /// Cluster in its package: cores that share more than the package does (an L2, a ring stop).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<u32>,
+    /// Book above its package (s390).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub book: Option<u32>,
+    /// Drawer above its book (s390).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawer: Option<u32>,
     /// NUMA node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NumaNodeId>,
     /// The threads of its core, itself included; only itself when offline or not told.
     pub siblings: CpuSet,
+    /// Which kind of core it is, where cores differ: `core` and `atom` of Intel's hybrids, or a
+    /// name of the kernel's `types` folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// What it can do, as the scheduler weighs it; 1024 is the strongest (`cpu_capacity`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
 }
 
 fn yes() -> bool {
     true
+}
+
+impl Default for NumaNode {
+    fn default() -> Self {
+        Self {
+            id: NumaNodeId(0),
+            cpus: CpuSet::new(),
+            memory_total: ByteSize::ZERO,
+            memory_free: ByteSize::ZERO,
+            huge_pages: Vec::new(),
+            distances: Vec::new(),
+            allowed: true,
+            nearest: CpuSet::new(),
+            kind: None,
+            unfragmented: None,
+        }
+    }
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// What a cache holds.
@@ -148,10 +226,24 @@ pub struct NumaNode {
     /// Distances to every node, in the order of node numbers (SLIT units: 10 is local).
     #[serde(default)]
     pub distances: Vec<u32>,
+    /// Whether this process's cgroup may have memory there.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub allowed: bool,
+    /// Of a node without CPUs: the CPUs that are nearest, by what firmware says of initiators
+    /// (HMAT), or by distance; none when all are as near.
+    #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
+    pub nearest: CpuSet,
+    /// What its memory is, when it is not the server's plain memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<NodeKind>,
+    /// Free memory in blocks of 2 MiB and larger (`/proc/buddyinfo`): what huge pages can be made
+    /// of without moving pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfragmented: Option<ByteSize>,
 }
 
 /// The huge pages of one size on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HugePagePool {
     /// Size of a page.
@@ -160,10 +252,17 @@ pub struct HugePagePool {
     pub total: u64,
     /// `free_hugepages`.
     pub free: u64,
+    /// `surplus_hugepages`: made beyond the pool's size on demand.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub surplus: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// A PCI function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PciFunction {
     /// Where it sits.
@@ -181,6 +280,9 @@ pub struct PciFunction {
     /// NUMA node; `None` when firmware does not say (-1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NumaNodeId>,
+    /// The CPUs that firmware calls near, where it names no node; empty when they are all CPUs.
+    #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
+    pub local_cpus: CpuSet,
     /// IOMMU group; `None` while the IOMMU is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iommu_group: Option<IommuGroupId>,
@@ -206,6 +308,9 @@ pub struct PciFunction {
     /// Why the host cannot live without it; empty for what may be passed through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_needs: Vec<HostNeed>,
+    /// What placement does not need.
+    #[serde(default, skip_serializing_if = "DeviceFacts::is_empty")]
+    pub details: DeviceFacts,
 }
 
 impl PciFunction {
@@ -256,7 +361,7 @@ pub enum HostNeed {
 }
 
 /// SR-IOV of a physical function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sriov {
     /// `sriov_totalvfs`.
@@ -282,7 +387,7 @@ pub struct Sriov {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetInterface {
     /// Its name.
@@ -317,10 +422,28 @@ pub struct NetInterface {
     /// Whether a default route goes through it.
     #[serde(default)]
     pub default_route: bool,
+    /// The address that it was made with, when the driver or its bond tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permanent_mac: Option<MacAddress>,
+    /// `bond`, `bridge`, `vlan`, `wlan`, …: what is no plain port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The VLAN of a VLAN interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u32>,
+    /// Its port on the card: `p0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// How many queues it receives with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_queues: Option<u32>,
+    /// How many queues it sends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_queues: Option<u32>,
 }
 
 /// How the host boots, and with what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BootFacts {
     /// `/proc/cmdline`.
@@ -348,7 +471,7 @@ pub struct BootFacts {
 }
 
 /// What boots the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     rename_all = "camelCase",
     rename_all_fields = "camelCase",
@@ -371,6 +494,7 @@ pub enum BootLoader {
     /// systemd-boot with kernel-install.
     SystemdBoot,
     /// Nothing that is known.
+    #[default]
     Unknown,
 }
 

@@ -7,9 +7,12 @@
 mod block;
 mod boot;
 mod cache;
+mod capture;
 mod cgroup;
 mod cpu;
+mod device;
 mod facts;
+mod host;
 mod hypervisor;
 mod libvirt;
 mod machine;
@@ -17,10 +20,15 @@ mod memory;
 mod needs;
 mod net;
 mod pci;
+mod pools;
+mod power;
 mod read;
+mod redact;
 mod routes;
 mod scan;
+mod topology;
 
+pub use capture::{Capture, CaptureError};
 pub use facts::*;
 pub use libvirt::libvirt_facts;
 pub use read::{CapturedInventory, LiveInventory, Probes, ReadError, read};

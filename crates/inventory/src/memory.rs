@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
+use bmslice_model::{ByteSize, CpuId, CpuSet, NumaNodeId};
 
-use crate::facts::{Cpu, HugePagePool, NumaNode};
+use crate::facts::{Cpu, HugePagePool, NodeKind, NumaNode};
 use crate::scan::{Scan, numbered};
 
 const NODES: &str = "/sys/devices/system/node";
@@ -15,16 +15,13 @@ const NODES: &str = "/sys/devices/system/node";
 /// Reads the nodes and gives each CPU its own.
 pub(crate) fn read(scan: &mut Scan, cpus: &mut [Cpu]) -> Vec<NumaNode> {
     let online: CpuSet = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
-    let mut ids: Vec<u32> = scan
-        .list(NODES)
-        .iter()
-        .filter_map(|name| numbered(name, "node"))
-        .collect();
-    ids.sort_unstable();
+    let ids = numbers(scan);
+    let blocks = buddies(&scan.file("/proc/buddyinfo"));
     let mut nodes: Vec<NumaNode> = Vec::new();
     let mut kept = vec![false; ids.len()];
     for (i, &id) in ids.iter().enumerate() {
-        let node = node(scan, NumaNodeId(id), &online);
+        let mut node = node(scan, NumaNodeId(id), &online);
+        node.unfragmented = blocks.get(&id).copied();
         let same = nodes
             .iter()
             .find(|other| !node.cpus.is_empty() && other.cpus == node.cpus);
@@ -42,6 +39,14 @@ pub(crate) fn read(scan: &mut Scan, cpus: &mut [Cpu]) -> Vec<NumaNode> {
     }
     for node in &mut nodes {
         distances(scan, node, &kept);
+    }
+    asymmetric(scan, &nodes);
+    nearest(scan, &mut nodes);
+    kinds(scan, &mut nodes);
+    if let Some(allowed) = crate::cgroup::allowed_nodes(scan) {
+        for node in &mut nodes {
+            node.allowed = CpuId::new(node.id.0).is_ok_and(|id| allowed.contains(id));
+        }
     }
     if nodes.is_empty() {
         scan.note(
@@ -75,6 +80,182 @@ pub(crate) fn read(scan: &mut Scan, cpus: &mut [Cpu]) -> Vec<NumaNode> {
         scan.note(NODES, format!("CPUs {homeless} are on no node"));
     }
     nodes
+}
+
+/// The numbers of the nodes: those with a folder, less those that are offline.
+fn numbers(scan: &mut Scan) -> Vec<u32> {
+    let mut ids: Vec<u32> = scan
+        .list(NODES)
+        .iter()
+        .filter_map(|name| numbered(name, "node"))
+        .collect();
+    ids.sort_unstable();
+    if let Some(online) = scan.cpu_list(&format!("{NODES}/online"))
+        && !online.is_empty()
+    {
+        let is_online = |id: &u32| CpuId::new(*id).is_ok_and(|id| online.contains(id));
+        let offline: Vec<String> = ids
+            .iter()
+            .filter(|id| !is_online(id))
+            .map(ToString::to_string)
+            .collect();
+        if !offline.is_empty() && offline.len() < ids.len() {
+            ids.retain(is_online);
+            scan.note(
+                NODES,
+                format!(
+                    "nodes {} are not online; they were left out",
+                    offline.join(",")
+                ),
+            );
+        }
+    }
+    ids
+}
+
+/// Distances that depend on the direction are odd, and kept.
+fn asymmetric(scan: &mut Scan, nodes: &[NumaNode]) {
+    let between = |a: usize, b: usize| nodes[a].distances.get(b).copied();
+    let mut pairs = Vec::new();
+    for a in 0..nodes.len() {
+        for b in 0..a {
+            if let (Some(there), Some(back)) = (between(b, a), between(a, b))
+                && there != back
+            {
+                let (a, b) = (nodes[a].id, nodes[b].id);
+                pairs.push(format!("{b} to {a} is {there} and back {back}"));
+            }
+        }
+        if let Some(own) = between(a, a)
+            && nodes[a].distances.iter().any(|other| *other < own)
+        {
+            pairs.push(format!(
+                "{0} to itself is {own}, and another is nearer",
+                nodes[a].id
+            ));
+        }
+    }
+    if let Some(first) = pairs.first() {
+        scan.note(
+            NODES,
+            format!(
+                "{} pairs of nodes have distances that cannot be right: {first}",
+                pairs.len()
+            ),
+        );
+    }
+}
+
+/// Tells each node without CPUs which CPUs are nearest to it: firmware's word for who reaches its
+/// memory best, or the least distance.
+fn nearest(scan: &mut Scan, nodes: &mut [NumaNode]) {
+    for i in (0..nodes.len())
+        .filter(|i| nodes[*i].cpus.is_empty())
+        .collect::<Vec<_>>()
+    {
+        // Access class 1 leaves out initiators that are no CPUs (Linux 5.12).
+        let folder = format!("{NODES}/node{}", nodes[i].id);
+        let initiators: Vec<u32> = ["access1", "access0"]
+            .iter()
+            .map(|class| {
+                scan.list(&format!("{folder}/{class}/initiators"))
+                    .iter()
+                    .filter_map(|name| numbered(name, "node"))
+                    .collect::<Vec<u32>>()
+            })
+            .find(|ids| !ids.is_empty())
+            .unwrap_or_default();
+        let with_cpus = |j: &usize| !nodes[*j].cpus.is_empty();
+        let mut near: Vec<usize> = (0..nodes.len())
+            .filter(|j| initiators.contains(&nodes[*j].id.0))
+            .filter(with_cpus)
+            .collect();
+        if near.is_empty() {
+            let distance = |j: &usize| nodes[i].distances.get(*j).copied();
+            let least = (0..nodes.len())
+                .filter(with_cpus)
+                .filter_map(|j| distance(&j))
+                .min();
+            near = (0..nodes.len())
+                .filter(with_cpus)
+                .filter(|j| least.is_some() && distance(j) == least)
+                .collect();
+            if near.len() == (0..nodes.len()).filter(with_cpus).count() {
+                near.clear();
+            }
+        }
+        let mut cpus = CpuSet::new();
+        near.iter().for_each(|j| cpus.extend_from(&nodes[*j].cpus));
+        nodes[i].nearest = cpus;
+    }
+}
+
+/// Tells what the memory of each node is, where a driver made the node.
+fn kinds(scan: &mut Scan, nodes: &mut [NumaNode]) {
+    const GPUS: &str = "/proc/driver/nvidia/gpus";
+    const DAX: &str = "/sys/bus/dax/devices";
+    let mut found: Vec<(u32, NodeKind)> = Vec::new();
+    for gpu in scan.list(GPUS) {
+        let text = scan.file(&format!("{GPUS}/{gpu}/numa_status"));
+        let node = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Node:")?.trim().parse().ok());
+        if let (Some(node), Ok(pci)) = (node, gpu.to_ascii_lowercase().parse()) {
+            found.push((node, NodeKind::Gpu { pci }));
+        }
+    }
+    for name in scan.list(DAX) {
+        // Memory that is still a device is no node's.
+        if !scan
+            .root
+            .exists(format!("/sys/bus/dax/drivers/kmem/{name}"))
+        {
+            continue;
+        }
+        if let Some(node) = scan.number(&format!("{DAX}/{name}/target_node")) {
+            let cxl = scan
+                .root
+                .link(format!("{DAX}/{name}"))
+                .is_ok_and(|path| path.to_string_lossy().contains("cxl"));
+            found.push((node, NodeKind::Device { name, cxl }));
+        }
+    }
+    for (id, kind) in found {
+        if let Some(node) = nodes.iter_mut().find(|node| node.id.0 == id) {
+            node.kind = Some(kind);
+        }
+    }
+}
+
+/// Free memory in blocks of 2 MiB and larger, by node: `Node 0, zone Normal 1 2 …` counts free
+/// blocks of 1, 2, 4, … pages.
+pub(crate) fn buddies(text: &str) -> BTreeMap<u32, ByteSize> {
+    /// Pages are taken as of 4 KiB; the zones of kernels with larger ones have larger blocks yet.
+    const PAGE: u64 = 4096;
+    const ORDER: u32 = 9;
+    let mut free: BTreeMap<u32, u64> = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split_whitespace();
+        let node = match (fields.next(), fields.next()) {
+            (Some("Node"), Some(node)) => node.trim_end_matches(',').parse().ok(),
+            _ => None,
+        };
+        let (Some(node), Some("zone"), Some(_)) = (node, fields.next(), fields.next()) else {
+            continue;
+        };
+        let entry = free.entry(node).or_default();
+        for (order, count) in (0u32..).zip(fields) {
+            if order >= ORDER
+                && let Some(pages) = 1u64.checked_shl(order)
+                && let Ok(count) = count.parse::<u64>()
+            {
+                *entry = entry.saturating_add(count.saturating_mul(pages.saturating_mul(PAGE)));
+            }
+        }
+    }
+    free.into_iter()
+        .map(|(node, bytes)| (node, ByteSize::from_bytes(bytes)))
+        .collect()
 }
 
 /// Drops the distances to nodes that were left out; distances that do not fit the nodes tell
@@ -120,6 +301,7 @@ fn node(scan: &mut Scan, id: NumaNodeId, online: &CpuSet) -> NumaNode {
                 size: ByteSize::from_kib(size),
                 total: get("HugePages_Total"),
                 free: get("HugePages_Free"),
+                surplus: get("HugePages_Surp"),
             });
         }
     }
@@ -138,6 +320,7 @@ fn node(scan: &mut Scan, id: NumaNodeId, online: &CpuSet) -> NumaNode {
         memory_free: ByteSize::from_kib(get("MemFree")),
         huge_pages,
         distances,
+        ..NumaNode::default()
     }
 }
 
@@ -152,6 +335,7 @@ fn whole(scan: &Scan, cpus: CpuSet) -> NumaNode {
             size: ByteSize::from_kib(get("Hugepagesize")),
             total: get("HugePages_Total"),
             free: get("HugePages_Free"),
+            surplus: get("HugePages_Surp"),
         });
     }
     NumaNode {
@@ -161,6 +345,7 @@ fn whole(scan: &Scan, cpus: CpuSet) -> NumaNode {
         memory_free: ByteSize::from_kib(get("MemFree")),
         huge_pages,
         distances: vec![10],
+        ..NumaNode::default()
     }
 }
 
@@ -177,6 +362,9 @@ fn pools(scan: &Scan, folder: &str) -> Vec<HugePagePool> {
                 free: scan
                     .number(&format!("{folder}/{name}/free_hugepages"))
                     .unwrap_or(0),
+                surplus: scan
+                    .number(&format!("{folder}/{name}/surplus_hugepages"))
+                    .unwrap_or(0),
             })
         })
         .collect();
@@ -185,7 +373,7 @@ fn pools(scan: &Scan, folder: &str) -> Vec<HugePagePool> {
 }
 
 /// `MemTotal: 16 kB`, with or without `Node 0` in front.
-fn meminfo(text: &str) -> BTreeMap<&str, u64> {
+pub(crate) fn meminfo(text: &str) -> BTreeMap<&str, u64> {
     text.lines()
         .filter_map(|line| {
             let (key, value) = line.split_once(':')?;

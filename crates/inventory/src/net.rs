@@ -16,7 +16,6 @@ const NET: &str = "/sys/class/net";
 pub(crate) struct Interface {
     pub(crate) facts: NetInterface,
     pub(crate) path: Vec<PciAddress>,
-    permanent: Option<MacAddress>,
 }
 
 /// Reads every interface, by name.
@@ -28,7 +27,7 @@ pub(crate) fn read(scan: &mut Scan) -> Vec<Interface> {
         .collect();
     for (bond, member, mac) in bonded(scan) {
         if let Some(interface) = interfaces.iter_mut().find(|i| i.facts.name == member) {
-            interface.permanent = Some(mac);
+            interface.facts.permanent_mac = Some(mac);
             // A capture without links still knows its bonds.
             interface.facts.master.get_or_insert(bond);
         }
@@ -53,7 +52,7 @@ pub(crate) fn attach(scan: &mut Scan, interfaces: &[Interface], functions: &mut 
         // The first interface is the port's own; representors of VFs come after it by name or
         // have no permanent address.
         if function.mac.is_none() {
-            function.mac = interface.permanent;
+            function.mac = interface.facts.permanent_mac;
         }
     }
 }
@@ -73,9 +72,29 @@ fn interface(scan: &mut Scan, name: String) -> Option<Interface> {
     });
     // Fails with EINVAL while the interface is down.
     let carrier = scan.flag(&format!("{folder}/carrier"));
+    let kind = scan
+        .file(&format!("{folder}/uevent"))
+        .lines()
+        .find_map(|line| line.strip_prefix("DEVTYPE=").map(str::to_owned));
+    let queues = scan.list(&format!("{folder}/queues"));
+    let count = |prefix: &str| {
+        let count = queues
+            .iter()
+            .filter(|name| name.starts_with(prefix))
+            .count();
+        u32::try_from(count).ok().filter(|count| *count > 0)
+    };
     let facts = NetInterface {
+        altnames: altnames(scan, &folder, &name),
+        vlan: (kind.as_deref() == Some("vlan"))
+            .then(|| vlan(scan, &name))
+            .flatten(),
+        kind,
+        permanent_mac: permanent,
+        port: scan.text(&format!("{folder}/phys_port_name")),
+        rx_queues: count("rx-"),
+        tx_queues: count("tx-"),
         name,
-        altnames: Vec::new(),
         mac: address,
         pci: path.last().copied(),
         state: scan.text(&format!("{folder}/operstate")),
@@ -97,11 +116,42 @@ fn interface(scan: &mut Scan, name: String) -> Option<Interface> {
             .collect(),
         default_route: false,
     };
-    Some(Interface {
-        facts,
-        path,
-        permanent,
-    })
+    Some(Interface { facts, path })
+}
+
+/// The names that udev gives an interface beside its own, by its place or its MAC (udev's database,
+/// systemd.net-naming-scheme(7)).
+fn altnames(scan: &Scan, folder: &str, name: &str) -> Vec<String> {
+    let Some(index) = scan.number::<u32>(&format!("{folder}/ifindex")) else {
+        return Vec::new();
+    };
+    let text = scan.file(&format!("/run/udev/data/n{index}"));
+    let of = |key: &str| {
+        text.lines()
+            .find_map(|line| {
+                line.strip_prefix("E:")?
+                    .strip_prefix(key)?
+                    .strip_prefix('=')
+            })
+            .map(str::to_owned)
+    };
+    let mut names: Vec<String> = Vec::new();
+    for key in ["ONBOARD", "SLOT", "PATH", "MAC"] {
+        if let Some(alternative) = of(&format!("ID_NET_NAME_{key}"))
+            && alternative != name
+            && !names.contains(&alternative)
+        {
+            names.push(alternative);
+        }
+    }
+    names
+}
+
+/// `/proc/net/vlan/eth0.5`: `eth0.5  VID: 5	 REORDER_HDR: 1 …`.
+fn vlan(scan: &Scan, name: &str) -> Option<u32> {
+    let text = scan.file(&format!("/proc/net/vlan/{name}"));
+    let (_, rest) = text.split_once("VID:")?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// The PCI functions on the interface's way: virtio, USB and others sit below one of their own.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bmslice_model::{IommuGroupId, NumaNodeId, PciAddress, PciId};
+use bmslice_model::{CpuSet, IommuGroupId, NumaNodeId, PciAddress, PciId};
 
 use crate::facts::{PciFunction, Sriov};
 use crate::scan::{Scan, numbered};
@@ -15,12 +15,12 @@ use crate::scan::{Scan, numbered};
 const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Reads every function, by address.
-pub(crate) fn read(scan: &mut Scan) -> Vec<PciFunction> {
+pub(crate) fn read(scan: &mut Scan, online: &CpuSet) -> Vec<PciFunction> {
     let mut functions = Vec::new();
     let mut regions: BTreeMap<IommuGroupId, bool> = BTreeMap::new();
     for name in scan.list(DEVICES) {
         match name.parse::<PciAddress>() {
-            Ok(address) => functions.push(function(scan, address, &name, &mut regions)),
+            Ok(address) => functions.push(function(scan, address, &name, online, &mut regions)),
             Err(error) => scan.note(DEVICES, error.to_string()),
         }
     }
@@ -32,6 +32,7 @@ fn function(
     scan: &mut Scan,
     address: PciAddress,
     name: &str,
+    online: &CpuSet,
     regions: &mut BTreeMap<IommuGroupId, bool>,
 ) -> PciFunction {
     let folder = format!("{DEVICES}/{name}");
@@ -48,7 +49,7 @@ fn function(
             .entry(group)
             .or_insert_with(|| direct_region(scan, group))
     });
-    PciFunction {
+    let mut function = PciFunction {
         address,
         id,
         class,
@@ -58,6 +59,7 @@ fn function(
             .flatten(),
         // -1 does not parse: firmware did not say.
         node: scan.number(&format!("{folder}/numa_node")).map(NumaNodeId),
+        local_cpus: CpuSet::new(),
         iommu_group,
         rmrr,
         upstream: scan
@@ -78,8 +80,16 @@ fn function(
             .and_then(|name| name.parse().ok()),
         interfaces: Vec::new(),
         mac: None,
-        host_needs: Vec::new(),
+        ..PciFunction::default()
+    };
+    if function.node.is_none() {
+        function.local_cpus = scan
+            .cpus(&folder, "local_cpulist", "local_cpus")
+            .map(|set| set.intersection(online))
+            .filter(|set| set != online)
+            .unwrap_or_default();
     }
+    function
 }
 
 /// Vendor, device and class: all three in one file where the kernel has a uevent.

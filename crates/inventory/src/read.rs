@@ -3,11 +3,18 @@
 use std::ops::Deref;
 
 use bmslice_host::{Machine, Root};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::facts::{FORMAT, Inventory, LibvirtFacts};
+use crate::facts::{FORMAT, Inventory, LibvirtFacts, Note};
 use crate::scan::Scan;
-use crate::{block, boot, cache, cpu, hypervisor, machine, memory, needs, net, pci, routes};
+use crate::{
+    block, boot, cache, cpu, device, host, hypervisor, machine, memory, needs, net, pci, pools,
+    power, routes,
+};
+
+/// Where a capture keeps its [`Probes`].
+pub(crate) const PROBES: &str = "/bmslice/probes.json";
 
 /// Why there is no inventory. Anything less than this becomes a [`Note`](crate::Note).
 #[derive(Debug, Error)]
@@ -31,15 +38,38 @@ pub enum ReadError {
     },
 }
 
-/// What files do not tell; nothing of it is known of a capture.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What files do not tell; a capture holds it beside the files (`capture`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Probes {
     /// The address that the running session comes from (the first field of `SSH_CONNECTION`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_peer: Option<String>,
     /// What libvirt said (see [`libvirt_facts`](crate::libvirt_facts)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt: Option<LibvirtFacts>,
     /// Why libvirt did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt_error: Option<String>,
+}
+
+impl Probes {
+    /// Asks a machine; a libvirt that does not answer is told in `libvirt_error`.
+    #[must_use]
+    pub fn of(machine: &dyn Machine, session_peer: Option<&str>) -> Self {
+        let answer = machine
+            .hypervisor()
+            .and_then(|hypervisor| crate::libvirt_facts(&*hypervisor));
+        let (libvirt, libvirt_error) = match answer {
+            Ok(facts) => (Some(facts), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self {
+            session_peer: session_peer.map(Into::into),
+            libvirt,
+            libvirt_error,
+        }
+    }
 }
 
 /// Reads a server through its root.
@@ -58,7 +88,11 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     }
     let caches = cache::read(&mut scan, &cpus);
     let nodes = memory::read(&mut scan, &mut cpus);
-    let mut pci = pci::read(&mut scan);
+    let whole = pools::read(&scan);
+    let power = power::read(&mut scan, &cpus);
+    let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
+    let mut pci = pci::read(&mut scan, &online);
+    let iommu_groups = device::read(&mut scan, &mut pci);
     let mut interfaces = net::read(&mut scan);
     net::attach(&mut scan, &interfaces, &mut pci);
     let routes = routes::Routes::read(&scan);
@@ -72,6 +106,7 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
         &mut pci,
     );
     let boot = boot::read(&mut scan, &pci);
+    let host = host::read(&mut scan, &cpuinfo, &boot.cmdline);
     let mut hypervisor = hypervisor::read(&scan);
     hypervisor.libvirt.clone_from(&probes.libvirt);
     hypervisor.libvirt_error.clone_from(&probes.libvirt_error);
@@ -81,9 +116,13 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
         cpus,
         caches,
         nodes,
+        memory: whole,
+        power,
         pci,
+        iommu_groups,
         interfaces: interfaces.into_iter().map(|i| i.facts).collect(),
         boot,
+        host,
         hypervisor,
         notes: scan.notes,
     })
@@ -100,18 +139,7 @@ impl LiveInventory {
     /// # Errors
     /// [`ReadError::NoCpus`].
     pub fn read(machine: &dyn Machine, session_peer: Option<&str>) -> Result<Self, ReadError> {
-        let answer = machine
-            .hypervisor()
-            .and_then(|hypervisor| crate::libvirt_facts(&*hypervisor));
-        let (libvirt, libvirt_error) = match answer {
-            Ok(facts) => (Some(facts), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let probes = Probes {
-            session_peer: session_peer.map(Into::into),
-            libvirt,
-            libvirt_error,
-        };
+        let probes = Probes::of(machine, session_peer);
         read(machine.root(), &probes).map(Self)
     }
 }
@@ -121,12 +149,26 @@ impl LiveInventory {
 pub struct CapturedInventory(Inventory);
 
 impl CapturedInventory {
-    /// Reads a captured tree.
+    /// Reads a captured tree, and what `capture` put beside its files.
     ///
     /// # Errors
     /// [`ReadError::NoCpus`].
     pub fn read(root: &Root) -> Result<Self, ReadError> {
-        read(root, &Probes::default()).map(Self)
+        let (probes, damaged) = captured_probes(root);
+        let mut inventory = read(root, &probes)?;
+        if let Some(text) = damaged {
+            inventory.notes.push(Note {
+                about: PROBES.into(),
+                text: format!("it was left out: {text}"),
+            });
+        }
+        Ok(Self(inventory))
+    }
+
+    /// What `capture` put beside the files; nothing in a tree that another program captured.
+    #[must_use]
+    pub fn probes(root: &Root) -> Probes {
+        captured_probes(root).0
     }
 
     /// Reads an inventory file.
@@ -145,6 +187,16 @@ impl CapturedInventory {
         }
         // From the text again, so that an error has its line.
         Ok(Self(serde_json::from_str(text)?))
+    }
+}
+
+fn captured_probes(root: &Root) -> (Probes, Option<String>) {
+    match root.read_text(PROBES) {
+        Ok(text) => match serde_json::from_str(&text) {
+            Ok(probes) => (probes, None),
+            Err(error) => (Probes::default(), Some(error.to_string())),
+        },
+        Err(_) => (Probes::default(), None),
     }
 }
 

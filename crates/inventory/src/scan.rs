@@ -71,18 +71,19 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// CPUs from the list attribute, or on kernels without it from the mask attribute.
+    /// CPUs from the mask attribute, or where there is none from the list attribute. A mask always
+    /// fits the page that an attribute has; of a list with many holes, kernels before 5.16 show
+    /// what fits.
     pub(crate) fn cpus(&mut self, folder: &str, list: &str, mask: &str) -> Option<CpuSet> {
-        if let Some(set) = self.cpu_list(&format!("{folder}/{list}")) {
-            return Some(set);
-        }
         let path = format!("{folder}/{mask}");
-        let text = self.root.attribute(&path)?;
-        let set = parse_mask(&text);
-        if set.is_none() {
+        if let Some(text) = self.root.attribute(&path) {
+            let set = parse_mask(&text);
+            if set.is_some() {
+                return set;
+            }
             self.note(path, format!("`{text}` is not a CPU mask"));
         }
-        set
+        self.cpu_list(&format!("{folder}/{list}"))
     }
 }
 
@@ -100,8 +101,10 @@ pub(crate) fn parse_mask(text: &str) -> Option<CpuSet> {
     if text.is_empty() {
         return None;
     }
+    // Kernels have at most 8192 CPUs: 256 words, and 65536 is where `CpuId` ends.
     for (i, word) in text.rsplit(',').enumerate() {
-        let word = word.trim();
+        // Constructed trees write masks as C does.
+        let word = word.trim().trim_start_matches("0x");
         let digits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_hexdigit());
         if !digits {
             return None;
@@ -156,7 +159,8 @@ mod tests {
         assert_eq!(mask("ff").as_deref(), Some("0-7"));
         assert_eq!(mask("00000001,00000003").as_deref(), Some("0-1,32"));
         assert_eq!(mask("0").as_deref(), Some(""));
-        for bad in ["", "x", "1,,2", "100000000", "+1"] {
+        assert_eq!(mask("0x00000003").as_deref(), Some("0-1"));
+        for bad in ["", "x", "1,,2", "100000000", "+1", "0x"] {
             assert_eq!(mask(bad), None, "{bad}");
         }
     }

@@ -17,7 +17,18 @@ pub enum IdError {
 /// A logical CPU (a hardware thread), by the kernel's number: the `N` of
 /// `/sys/devices/system/cpu/cpuN`.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(try_from = "u32", into = "u32")]
 #[schemars(with = "u32")]

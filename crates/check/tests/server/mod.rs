@@ -72,7 +72,7 @@ fn nic(
         physfn: None,
         interfaces: vec![interface.into()],
         mac: Some(mac(address_of)),
-        host_needs: vec![],
+        ..PciFunction::default()
     }
 }
 
@@ -89,6 +89,7 @@ fn interface(function: &PciFunction) -> NetInterface {
         master: None,
         lower: vec![],
         default_route: false,
+        ..NetInterface::default()
     }
 }
 
@@ -105,6 +106,7 @@ pub fn inventory() -> Inventory {
         siblings: [cpu(number % CORES), cpu(number % CORES + CORES)]
             .into_iter()
             .collect(),
+        ..Cpu::default()
     });
     let nodes = [0, 1].map(|id| NumaNode {
         id: NumaNodeId(id),
@@ -120,9 +122,11 @@ pub fn inventory() -> Inventory {
                 size,
                 total: 0,
                 free: 0,
+                ..HugePagePool::default()
             })
             .to_vec(),
         distances: vec![10, 21],
+        ..NumaNode::default()
     });
     let mut management = nic("0000:00:02.0", None, 1, "mgmt0", "52:54:00:00:00:01");
     management.host_needs = vec![HostNeed::DefaultRoute {
@@ -167,6 +171,7 @@ pub fn inventory() -> Inventory {
             iommu: false,
             iommu_tables: Some(vec!["DMAR".into()]),
             cgroup: Some(2),
+            ..BootFacts::default()
         },
         hypervisor: HypervisorFacts {
             libvirt: Some(LibvirtFacts {
@@ -177,7 +182,7 @@ pub fn inventory() -> Inventory {
             }),
             ..HypervisorFacts::default()
         },
-        notes: vec![],
+        ..Inventory::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file per command: its arguments, and what it does with them.
 
 pub mod apply;
+pub mod capture;
 pub mod completions;
 pub mod doctor;
 pub mod inspect;
@@ -21,6 +22,7 @@ use crate::failure::Failure;
 pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Inspect(arguments) => inspect::run(arguments, context),
+        Command::Capture(arguments) => capture::run(arguments, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),
         Command::Plan(arguments) => plan::run(arguments, context),
         Command::Render(arguments) => render::run(arguments, context),

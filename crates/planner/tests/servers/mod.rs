@@ -86,6 +86,7 @@ impl Shape {
                     core: Some(core),
                     node: Some(NumaNodeId(node)),
                     siblings: siblings.clone(),
+                    ..Cpu::default()
                 }));
             }
             if l3 > 0 {
@@ -112,11 +113,13 @@ impl Shape {
                         size,
                         total: 0,
                         free: 0,
+                        ..HugePagePool::default()
                     })
                     .collect(),
                 distances: (0..nodes)
                     .map(|n| if n == node { 10 } else { 21 })
                     .collect(),
+                ..NumaNode::default()
             });
         }
         cpus.sort_by_key(|cpu| cpu.id);
@@ -145,6 +148,7 @@ impl Shape {
                 iommu: true,
                 iommu_tables: Some(vec!["DMAR".into()]),
                 cgroup: Some(2),
+                ..BootFacts::default()
             },
             hypervisor: HypervisorFacts {
                 libvirt: Some(LibvirtFacts {
@@ -155,7 +159,7 @@ impl Shape {
                 }),
                 ..HypervisorFacts::default()
             },
-            notes: Vec::new(),
+            ..Inventory::default()
         }
     }
 }
@@ -191,7 +195,7 @@ pub fn add_nic(server: &mut Inventory, address: &str, name: &str, node: Option<u
         physfn: None,
         interfaces: vec![name.into()],
         mac: Some(mac),
-        host_needs: Vec::new(),
+        ..PciFunction::default()
     });
     server.interfaces.push(NetInterface {
         name: name.into(),
@@ -209,6 +213,7 @@ pub fn add_nic(server: &mut Inventory, address: &str, name: &str, node: Option<u
         master: None,
         lower: Vec::new(),
         default_route: false,
+        ..NetInterface::default()
     });
     server.pci.sort_by_key(|f| f.address);
 }

@@ -1,0 +1,107 @@
+//! Frequencies, governors, boost and idle states.
+//!
+//! Source: `Documentation/admin-guide/pm/cpufreq.rst`, `intel_pstate.rst`, `cpuidle.rst`.
+//! Keeps true: frequencies are the hardware's limits, not what the CPU runs at just now, so that
+//! the same server reads alike twice. `cpuinfo_cur_freq` is never read: it interrupts the CPU.
+
+use bmslice_model::{CpuId, CpuSet};
+
+use crate::facts::{Cpu, Frequencies, IdleFacts, IdleState, PowerFacts};
+use crate::scan::{Scan, numbered};
+
+const CPUS: &str = "/sys/devices/system/cpu";
+
+/// Reads what the online CPUs tell.
+pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> PowerFacts {
+    let online: CpuSet = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
+    PowerFacts {
+        boost: boost(scan),
+        frequencies: frequencies(scan, &online),
+        idle: online.first().and_then(|cpu| idle(scan, cpu)),
+    }
+}
+
+fn boost(scan: &Scan) -> Option<bool> {
+    scan.flag(&format!("{CPUS}/cpufreq/boost")).or_else(|| {
+        scan.flag(&format!("{CPUS}/intel_pstate/no_turbo"))
+            .map(|off| !off)
+    })
+}
+
+fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
+    let mut found: Vec<Frequencies> = Vec::new();
+    let mut seen = CpuSet::new();
+    for cpu in online.iter() {
+        if seen.contains(cpu) {
+            continue;
+        }
+        let folder = format!("{CPUS}/cpu{cpu}/cpufreq");
+        if !scan.root.exists(&folder) {
+            continue;
+        }
+        // A policy is told once, however many CPUs it has; its list has blanks for commas.
+        let mut cpus = policy(scan, &folder).intersection(online);
+        cpus.insert(cpu);
+        seen.extend_from(&cpus);
+        let one = Frequencies {
+            cpus,
+            driver: scan.text(&format!("{folder}/scaling_driver")),
+            governor: scan.text(&format!("{folder}/scaling_governor")),
+            preference: scan.text(&format!("{folder}/energy_performance_preference")),
+            min: scan.number(&format!("{folder}/cpuinfo_min_freq")),
+            max: scan.number(&format!("{folder}/cpuinfo_max_freq")),
+            base: scan.number(&format!("{folder}/base_frequency")),
+        };
+        let like = |other: &&mut Frequencies| {
+            let with = Frequencies {
+                cpus: other.cpus.clone(),
+                ..one.clone()
+            };
+            **other == with
+        };
+        match found.iter_mut().find(like) {
+            Some(other) => other.cpus.extend_from(&one.cpus),
+            None => found.push(one),
+        }
+    }
+    found.retain(|group| group.driver.is_some() || group.governor.is_some() || group.max.is_some());
+    found
+}
+
+fn policy(scan: &Scan, folder: &str) -> CpuSet {
+    let text = scan
+        .text(&format!("{folder}/related_cpus"))
+        .or_else(|| scan.text(&format!("{folder}/affected_cpus")))
+        .unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|number| CpuId::new(number.parse().ok()?).ok())
+        .collect()
+}
+
+fn idle(scan: &Scan, cpu: CpuId) -> Option<IdleFacts> {
+    let folder = format!("{CPUS}/cpu{cpu}/cpuidle");
+    let mut states: Vec<(u32, IdleState)> = scan
+        .list(&folder)
+        .iter()
+        .filter_map(|name| {
+            let state = format!("{folder}/{name}");
+            Some((
+                numbered(name, "state")?,
+                IdleState {
+                    name: scan.text(&format!("{state}/name"))?,
+                    latency: scan.number(&format!("{state}/latency")).unwrap_or(0),
+                    disabled: scan.flag(&format!("{state}/disable")) == Some(true),
+                },
+            ))
+        })
+        .collect();
+    states.sort_by_key(|(index, _)| *index);
+    let facts = IdleFacts {
+        driver: scan.text(&format!("{CPUS}/cpuidle/current_driver")),
+        governor: scan
+            .text(&format!("{CPUS}/cpuidle/current_governor"))
+            .or_else(|| scan.text(&format!("{CPUS}/cpuidle/current_governor_ro"))),
+        states: states.into_iter().map(|(_, state)| state).collect(),
+    };
+    (facts.driver.is_some() || !facts.states.is_empty()).then_some(facts)
+}
