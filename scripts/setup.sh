@@ -4,9 +4,9 @@
 
 RUST_NEEDED=1.95
 # To build: a C linker, libvirt's headers. For the tests: libvirt's schemas, xmllint, and guestfs-tools
-# with an image built from Debian packages for guests without cloud-init.
+# with an image built from Debian packages for guests without cloud-init; a font to measure pictures.
 BUILD_PACKAGES=(ca-certificates gcc libc6-dev pkg-config libvirt-dev)
-TEST_PACKAGES=(libvirt-clients libxml2-utils qemu-utils xorriso mmdebstrap guestfs-tools libguestfs-tools libguestfs-xfs dpkg-dev)
+TEST_PACKAGES=(libvirt-clients libxml2-utils qemu-utils xorriso mmdebstrap guestfs-tools libguestfs-tools libguestfs-xfs dpkg-dev fonts-dejavu-core)
 
 started=$SECONDS
 say() { printf '\033[1m[%02d:%02d]\033[0m %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) "$*"; }

@@ -13,6 +13,7 @@ use crate::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::picture::Pictures;
 use crate::server::Source;
 use crate::tables::{Page, count, or_dash, table};
 
@@ -32,10 +33,16 @@ pub struct Arguments {
     /// Show every PCI function, bridges and virtual functions too
     #[arg(short, long)]
     pub all: bool,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    arguments.pictures.check(context)?;
     let inventory = arguments.source.read(context)?;
+    if !arguments.pictures.draw(&inventory, None, context)? {
+        return Ok(Exit::Done);
+    }
     context.output.data(&inventory, || {
         page(&inventory, &context.output, arguments.all)
     })?;

@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::files::{self, There};
 use crate::output::Format;
+use crate::picture::Pictures;
 use crate::server::{self, Source};
 use crate::tables::count;
 use crate::{documents, plan_page};
@@ -43,14 +44,20 @@ pub struct Arguments {
     /// it is a plan
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    arguments.pictures.check(context)?;
     let spec = documents::spec(&arguments.spec)?;
     let (inventory, previous) = server(arguments, context)?;
     let plan = documents::planned(&spec, &inventory, previous.as_ref())?;
     if let Some(out) = &arguments.out {
         write(&plan, out, context)?;
+    }
+    if !arguments.pictures.draw(&inventory, Some(&plan), context)? {
+        return Ok(Exit::Done);
     }
     match context.output.format() {
         Format::Table => {
