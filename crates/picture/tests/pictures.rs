@@ -7,11 +7,10 @@
     reason = "tests draw into files and unpack captures"
 )]
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use bmslice_host::Root;
+use bmslice_host::{Limits, Root};
 use bmslice_inventory::{Cache, CacheKind, CapturedInventory, Cpu, Inventory, NumaNode};
 use bmslice_model::{ByteSize, CpuId, CpuSet, NumaNodeId};
 use bmslice_picture::Floor;
@@ -78,45 +77,26 @@ fn seed() -> (Inventory, Plan) {
     (inventory, Plan::parse(&read("plan.json").unwrap()).unwrap())
 }
 
-/// Captures that differ in what is drawn; unpacking all of them takes a minute.
-const CAPTURES: [&str; 4] = [
-    "20em64t-hybrid-1p6c2t+2ca4co1t",
-    "48amd64-4pa2n6c-sparse",
-    "4fake-4gr1nu1pu",
-    "nvidiagpunumanodes",
-];
-
 /// hwloc's captures, where they lie beside the checkout.
 fn captures() -> Vec<(String, Inventory)> {
     let folder = Path::new(REPOSITORY).join("../shared/machines");
-    if !folder.is_dir() {
+    let Ok(entries) = std::fs::read_dir(&folder) else {
         println!(
             "SKIPPED: captured machines, since {} is not there",
             folder.display()
         );
         return Vec::new();
-    }
-    let mut machines = Vec::new();
-    for name in CAPTURES {
-        let archive = folder.join(format!("{name}.tar.bz2"));
-        let tree = tempfile::tempdir().unwrap();
-        let unpacked = Command::new("tar")
-            .args([
-                "--extract",
-                "--no-same-owner",
-                "--strip-components=1",
-                "--file",
-            ])
-            .arg(&archive)
-            .arg("--directory")
-            .arg(tree.path())
-            .status();
-        assert!(unpacked.unwrap().success(), "{}", archive.display());
-        let root = Root::open(tree.path()).unwrap();
+    };
+    let mut archives: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    archives.retain(|path| path.to_string_lossy().ends_with(".tar.bz2"));
+    archives.sort();
+    let read = |archive: PathBuf| {
+        let root = Root::captured(&archive, Limits::default()).unwrap();
         let inventory = CapturedInventory::read(&root).unwrap().into_inner();
-        machines.push((name.to_owned(), inventory));
-    }
-    machines
+        let name = archive.file_name().unwrap().to_string_lossy().into_owned();
+        (name.trim_end_matches(".tar.bz2").to_owned(), inventory)
+    };
+    archives.into_iter().map(read).collect()
 }
 
 /// As a browser without web fonts lays it out.
