@@ -88,7 +88,7 @@ fn shared(scan: &mut Scan, folder: &str, of: &Cpu, online: &CpuSet) -> Option<Cp
 }
 
 /// `32K`, `12M`; a bare number is KiB, as in kernels before 2.6.
-fn size(text: &str) -> Option<ByteSize> {
+pub(crate) fn size(text: &str) -> Option<ByteSize> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().ok()?;
     match &text[digits.len()..] {
