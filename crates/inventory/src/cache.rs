@@ -18,6 +18,14 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     let mut known: BTreeMap<u32, Vec<CpuSet>> = BTreeMap::new();
     for of in cpus.iter().filter(|cpu| cpu.online) {
         let cpu = of.id;
+        // Whoever shares each of its caches has told of them.
+        if !known.is_empty()
+            && known
+                .values()
+                .all(|shares| shares.iter().any(|share| share.contains(cpu)))
+        {
+            continue;
+        }
         let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
         for name in scan.list(&folder) {
             let Some(index) = numbered(&name, "index") else {
