@@ -19,8 +19,11 @@ use crate::read::{CapturedInventory, Probes, read};
 use crate::redact::Redaction;
 use crate::scan::{parse_mask, unescape};
 
-/// Every target: its name and its function.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target's name, and its function.
+type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
     ("cpu_list", cpu_list),
     ("cpu_mask", cpu_mask),
     ("cmdline", cmdline),
