@@ -7,6 +7,7 @@ mod cpu;
 mod device;
 mod hypervisor;
 mod memory;
+mod quiet;
 
 use bmslice_inventory::Inventory;
 
@@ -66,7 +67,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "kvm-device",
         level: Level::Error,
-        about: "/dev/kvm",
+        about: "/dev/kvm, opened, and a VM made",
         examine: hypervisor::kvm_device,
     },
     Check {
@@ -100,6 +101,18 @@ pub(crate) const CHECKS: &[Check] = &[
         examine: device::iommu,
     },
     Check {
+        name: "interrupt-remapping",
+        level: Level::Warning,
+        about: "whether interrupts of devices are remapped",
+        examine: quiet::interrupt_remapping,
+    },
+    Check {
+        name: "x2apic",
+        level: Level::Info,
+        about: "the CPUs' x2APIC",
+        examine: quiet::x2apic,
+    },
+    Check {
         name: "boot-loader",
         level: Level::Error,
         about: "what writes the next boot's arguments",
@@ -130,6 +143,36 @@ pub(crate) const CHECKS: &[Check] = &[
         examine: cpu::siblings,
     },
     Check {
+        name: "smt",
+        level: Level::Info,
+        about: "simultaneous multithreading, and what it leaves open",
+        examine: quiet::smt,
+    },
+    Check {
+        name: "governor",
+        level: Level::Warning,
+        about: "frequency governors",
+        examine: quiet::governor,
+    },
+    Check {
+        name: "idle-states",
+        level: Level::Info,
+        about: "the deepest idle state",
+        examine: quiet::idle_states,
+    },
+    Check {
+        name: "clock-source",
+        level: Level::Warning,
+        about: "the kernel's clock source",
+        examine: quiet::clock_source,
+    },
+    Check {
+        name: "irqbalance",
+        level: Level::Warning,
+        about: "whether irqbalance runs, and which CPUs it leaves alone",
+        examine: quiet::irqbalance,
+    },
+    Check {
         name: "node-memory",
         level: Level::Warning,
         about: "memory on each NUMA node with CPUs",
@@ -146,6 +189,36 @@ pub(crate) const CHECKS: &[Check] = &[
         level: Level::Info,
         about: "huge pages of 1 GiB",
         examine: memory::gigantic_pages,
+    },
+    Check {
+        name: "huge-page-room",
+        level: Level::Warning,
+        about: "free memory in large blocks, on each node",
+        examine: quiet::huge_page_room,
+    },
+    Check {
+        name: "transparent-huge-pages",
+        level: Level::Info,
+        about: "transparent huge pages",
+        examine: quiet::transparent_huge_pages,
+    },
+    Check {
+        name: "ksm",
+        level: Level::Warning,
+        about: "merging of equal pages",
+        examine: quiet::ksm,
+    },
+    Check {
+        name: "swap",
+        level: Level::Info,
+        about: "swap space",
+        examine: quiet::swap,
+    },
+    Check {
+        name: "numa-balancing",
+        level: Level::Info,
+        about: "automatic NUMA balancing",
+        examine: quiet::numa_balancing,
     },
     Check {
         name: "nics-to-give",

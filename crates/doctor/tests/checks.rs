@@ -55,10 +55,32 @@ fn the_documents_server_is_fit() {
     let findings = examine(&server());
     let failing: Vec<&str> = findings
         .iter()
-        .filter(|f| !matches!(f.outcome, Outcome::Holds { .. }))
+        .filter(|f| matches!(f.outcome, Outcome::DoesNotHold { .. }))
         .map(|f| f.name)
         .collect();
     assert_eq!(failing, ["cgroup"], "Ubuntu 18.04 has version 1");
+    // The document tells nothing of what disturbs quiet cores.
+    let unchecked: Vec<&str> = findings
+        .iter()
+        .filter(|f| matches!(f.outcome, Outcome::CouldNotCheck { .. }))
+        .map(|f| f.name)
+        .collect();
+    assert_eq!(
+        unchecked,
+        [
+            "interrupt-remapping",
+            "smt",
+            "governor",
+            "idle-states",
+            "clock-source",
+            "irqbalance",
+            "huge-page-room",
+            "transparent-huge-pages",
+            "ksm",
+            "swap",
+            "numa-balancing"
+        ]
+    );
     assert!(is_fit(&findings));
 }
 
@@ -436,4 +458,155 @@ fn findings_are_written_in_camel_case() {
         value["outcome"],
         serde_json::json!({"result": "holds", "found": "x86_64"})
     );
+}
+
+/// A server that tells all that disturbs quiet cores, and is quiet.
+fn quiet(inventory: &mut Inventory) {
+    let cpus: CpuSet = inventory.cpus.iter().map(|cpu| cpu.id).collect();
+    inventory.power.frequencies = vec![bmslice_inventory::Frequencies {
+        cpus,
+        driver: Some("intel_pstate".into()),
+        governor: Some("performance".into()),
+        preference: None,
+        min: None,
+        max: None,
+        base: None,
+    }];
+    let state = |name: &str, latency| bmslice_inventory::IdleState {
+        name: name.into(),
+        latency,
+        disabled: false,
+    };
+    inventory.power.idle = Some(bmslice_inventory::IdleFacts {
+        driver: Some("intel_idle".into()),
+        governor: None,
+        states: vec![state("C1", 2)],
+    });
+    inventory.host.irqbalance = Some(true);
+    inventory.host.interrupt_remapping = Some(true);
+    let memory = &mut inventory.memory;
+    (memory.ksm, memory.numa_balancing) = (Some(false), Some(false));
+    memory.swap = Some(ByteSize::ZERO);
+    memory.transparent_huge_pages = Some(bmslice_inventory::TransparentHugePages {
+        enabled: "madvise".into(),
+        defrag: None,
+    });
+    inventory.machine.smt = Some("on".into());
+    inventory.machine.clock_source = Some("tsc".into());
+    for node in &mut inventory.nodes {
+        node.unfragmented = Some(node.memory_free);
+    }
+}
+
+#[test]
+fn a_quiet_server_holds_and_each_disturbance_is_told_by_its_own_check() {
+    const QUIET: [&str; 12] = [
+        "interrupt-remapping",
+        "x2apic",
+        "smt",
+        "governor",
+        "idle-states",
+        "clock-source",
+        "irqbalance",
+        "huge-page-room",
+        "transparent-huge-pages",
+        "ksm",
+        "swap",
+        "numa-balancing",
+    ];
+    for name in QUIET {
+        assert_eq!(says(name, quiet).0, "holds", "{name}");
+    }
+    type Change = fn(&mut Inventory);
+    let disturbances: [(&str, Change, &str); 13] = [
+        (
+            "interrupt-remapping",
+            |i| i.host.interrupt_remapping = Some(false),
+            "not remapped",
+        ),
+        ("x2apic", |i| i.host.x2apic = Some(false), "do not show it"),
+        (
+            "smt",
+            |i| {
+                let text =
+                    "Mitigation: PTE Inversion; VMX: conditional cache flushes, SMT vulnerable";
+                i.machine.vulnerabilities.insert("l1tf".into(), text.into());
+            },
+            "l1tf open between siblings",
+        ),
+        (
+            "governor",
+            |i| i.power.frequencies[0].governor = Some("powersave".into()),
+            "powersave on CPUs 0-23",
+        ),
+        (
+            "idle-states",
+            |i| i.power.idle.as_mut().unwrap().states[0].latency = 133,
+            "waking takes 133 µs",
+        ),
+        (
+            "clock-source",
+            |i| i.machine.clock_source = Some("hpet".into()),
+            "hpet",
+        ),
+        (
+            "clock-source",
+            |i| i.machine.clock_source = Some("kvm-clock".into()),
+            "kvm-clock",
+        ),
+        (
+            "irqbalance",
+            |i| i.host.irqbalance_banned = Some("2-5".into()),
+            "leave CPUs 2-5 alone",
+        ),
+        (
+            "huge-page-room",
+            |i| i.nodes[1].unfragmented = Some(ByteSize::from_gib(1)),
+            "node 1: 1024 MiB of",
+        ),
+        (
+            "transparent-huge-pages",
+            |i| i.memory.transparent_huge_pages.as_mut().unwrap().enabled = "always".into(),
+            "always",
+        ),
+        ("ksm", |i| i.memory.ksm = Some(true), "on"),
+        (
+            "swap",
+            |i| i.memory.swap = Some(ByteSize::from_gib(2)),
+            "2GiB",
+        ),
+        (
+            "numa-balancing",
+            |i| i.memory.numa_balancing = Some(true),
+            "on",
+        ),
+    ];
+    for (name, disturb, text) in disturbances {
+        let (result, found) = says(name, |inventory| {
+            quiet(inventory);
+            disturb(inventory);
+        });
+        assert_eq!(result, "fails", "{name}");
+        assert!(found.contains(text), "{name}: {found}");
+    }
+}
+
+#[test]
+fn a_kvm_device_that_makes_no_vm_is_an_error() {
+    assert_eq!(
+        says("kvm-device", |_| ()),
+        (
+            "holds",
+            "/dev/kvm is there; whether it makes a VM was not tried".into()
+        )
+    );
+    assert_eq!(
+        says("kvm-device", |i| i.hypervisor.kvm_works = true).1,
+        "/dev/kvm makes a VM"
+    );
+    let (result, found) = says("kvm-device", |i| {
+        i.hypervisor.kvm_error = Some("device or resource busy".into());
+    });
+    assert_eq!(result, "fails");
+    assert!(found.contains("busy"), "{found}");
 }

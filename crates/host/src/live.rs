@@ -46,6 +46,19 @@ impl LiveMachine {
     }
 }
 
+impl LiveMachine {
+    /// Opens `/dev/kvm` and makes a VM, which goes again at once: that the device is there does not
+    /// say that it works (another hypervisor may hold the CPU, or the firmware forbid it).
+    ///
+    /// # Errors
+    /// Those of open(2) and of `KVM_CREATE_VM`.
+    pub fn make_vm(&self) -> io::Result<()> {
+        let failed = |error: kvm_ioctls::Error| io::Error::from_raw_os_error(error.errno());
+        let kvm = kvm_ioctls::Kvm::new().map_err(failed)?;
+        kvm.create_vm().map(drop).map_err(failed)
+    }
+}
+
 impl Machine for LiveMachine {
     fn root(&self) -> &Root {
         &self.root

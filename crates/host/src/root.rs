@@ -339,7 +339,14 @@ impl Source {
         match self {
             Self::Folder(dir) => {
                 let fd = open_at(dir, path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-                let mut bytes = Vec::new();
+                let mut first = [0u8; 4096];
+                let count = retry(|| rustix::io::read(&fd, &mut first))?;
+                let mut bytes = first[..count].to_vec();
+                // An attribute is read at once, as is a small file. What is written line by line
+                // while it is read (proc) may come in pieces.
+                if count < first.len() && !path.starts_with("/proc") {
+                    return Ok(bytes);
+                }
                 File::from(fd).take(LIMIT + 1).read_to_end(&mut bytes)?;
                 if bytes.len() as u64 > LIMIT {
                     return Err(io::Error::new(
@@ -395,6 +402,15 @@ impl Source {
                 Entry::Link(target) => Ok(target.clone()),
                 _ => Err(Errno::INVAL.into()),
             },
+        }
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
         }
     }
 }

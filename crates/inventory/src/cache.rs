@@ -18,6 +18,14 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     let mut known: BTreeMap<u32, Vec<CpuSet>> = BTreeMap::new();
     for of in cpus.iter().filter(|cpu| cpu.online) {
         let cpu = of.id;
+        // Whoever shares each of its caches has told of them.
+        if !known.is_empty()
+            && known
+                .values()
+                .all(|shares| shares.iter().any(|share| share.contains(cpu)))
+        {
+            continue;
+        }
         let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
         for name in scan.list(&folder) {
             let Some(index) = numbered(&name, "index") else {
@@ -88,7 +96,7 @@ fn shared(scan: &mut Scan, folder: &str, of: &Cpu, online: &CpuSet) -> Option<Cp
 }
 
 /// `32K`, `12M`; a bare number is KiB, as in kernels before 2.6.
-fn size(text: &str) -> Option<ByteSize> {
+pub(crate) fn size(text: &str) -> Option<ByteSize> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().ok()?;
     match &text[digits.len()..] {

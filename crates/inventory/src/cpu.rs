@@ -12,7 +12,7 @@ use bmslice_model::{CpuId, CpuSet};
 use crate::facts::Cpu;
 use crate::machine::CpuInfo;
 use crate::scan::{Scan, numbered};
-use crate::topology;
+use crate::topology::{self, Shown};
 
 const CPUS: &str = "/sys/devices/system/cpu";
 
@@ -53,9 +53,10 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
             ..Cpu::default()
         })
         .collect();
-    let untold = siblings(scan, &mut cpus, &online);
+    let shown = topology::Shown::of(scan, CPUS, &online);
+    let untold = siblings(scan, &mut cpus, &online, &shown);
     for level in &topology::LEVELS {
-        topology::read(scan, CPUS, &mut cpus, &online, level);
+        topology::read(scan, CPUS, &mut cpus, &online, &shown, level);
     }
     let untold = from_cpuinfo(scan, &mut cpus, &untold, cpuinfo);
     if !untold.is_empty() {
@@ -70,7 +71,7 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
 }
 
 /// Reads core numbers and siblings; gives the online CPUs whose siblings are not told.
-fn siblings(scan: &mut Scan, cpus: &mut [Cpu], online: &CpuSet) -> CpuSet {
+fn siblings(scan: &mut Scan, cpus: &mut [Cpu], online: &CpuSet, shown: &Shown) -> CpuSet {
     let mut untold = CpuSet::new();
     for cpu in cpus {
         let folder = format!("{CPUS}/cpu{}/topology", cpu.id);
@@ -79,9 +80,10 @@ fn siblings(scan: &mut Scan, cpus: &mut [Cpu], online: &CpuSet) -> CpuSet {
             continue;
         }
         // `core_cpus` is the name since Linux 5.3; both mean the threads of the core.
-        let told = scan
-            .cpus(&folder, "core_cpus_list", "core_cpus")
-            .or_else(|| scan.cpus(&folder, "thread_siblings_list", "thread_siblings"));
+        let told = ["core_cpus", "thread_siblings"]
+            .into_iter()
+            .filter(|name| shown.has(name))
+            .find_map(|name| scan.cpus(&folder, &format!("{name}_list"), name));
         match told {
             Some(set) => {
                 if !set.contains(cpu.id) {

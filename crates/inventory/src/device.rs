@@ -224,17 +224,12 @@ fn why(members: &[&PciFunction]) -> String {
         (at.domain(), at.bus(), at.device()) == (first.domain(), first.bus(), first.device())
     });
     if one_device {
-        return format!(
-            "they are functions of one device that{}",
-            match members
-                .iter()
-                .map(|f| without(f))
-                .find(|text| !text.is_empty())
-            {
-                Some(text) => text,
-                None => " the kernel does not trust to keep them apart",
-            }
-        );
+        let reason = members
+            .iter()
+            .map(|f| without(f))
+            .find(|text| !text.is_empty())
+            .unwrap_or(" the kernel does not trust to keep them apart");
+        return format!("they are functions of one device that{reason}");
     }
     if members.iter().all(|f| f.upstream == members[0].upstream) && !members[0].upstream.is_empty()
     {

@@ -505,6 +505,12 @@ pub struct HypervisorFacts {
     /// `/dev/kvm` is there.
     #[serde(default)]
     pub kvm_device: bool,
+    /// Whether a VM was made with it; never tried when an inventory is read, only by who asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kvm_works: bool,
+    /// Why none could be made, when that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kvm_error: Option<String>,
     /// `kvm_intel`, `kvm_amd`, when loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kvm_module: Option<String>,

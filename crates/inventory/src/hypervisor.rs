@@ -14,7 +14,6 @@ pub(crate) fn read(scan: &Scan) -> HypervisorFacts {
         kvm_device: scan.root.exists("/dev/kvm"),
         kvm_module: module.map(Into::into),
         nested: module.and_then(|name| scan.flag(&format!("/sys/module/{name}/parameters/nested"))),
-        libvirt: None,
-        libvirt_error: None,
+        ..HypervisorFacts::default()
     }
 }

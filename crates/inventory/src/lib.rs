@@ -12,6 +12,8 @@ mod cgroup;
 mod cpu;
 mod device;
 mod facts;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host;
 mod hypervisor;
 mod libvirt;

@@ -192,6 +192,13 @@ fn pci_address(tag: &BytesStart) -> Option<PciAddress> {
     )
 }
 
+/// What a domain's or a host's XML tells, for fuzzers.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse(xml: &str) {
+    let _ = has_kvm(xml);
+    let _ = holdings(xml);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

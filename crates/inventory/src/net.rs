@@ -147,7 +147,7 @@ fn altnames(scan: &Scan, folder: &str, name: &str) -> Vec<String> {
     names
 }
 
-/// `/proc/net/vlan/eth0.5`: `eth0.5  VID: 5	 REORDER_HDR: 1 …`.
+/// `/proc/net/vlan/eth0.5` begins with `eth0.5  VID: 5`.
 fn vlan(scan: &Scan, name: &str) -> Option<u32> {
     let text = scan.file(&format!("/proc/net/vlan/{name}"));
     let (_, rest) = text.split_once("VID:")?;

@@ -31,6 +31,15 @@ fn boost(scan: &Scan) -> Option<bool> {
 fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
     let mut found: Vec<Frequencies> = Vec::new();
     let mut seen = CpuSet::new();
+    // Where neither the first nor the last CPU is clocked, none is.
+    let clocked = |cpu: CpuId| scan.root.exists(format!("{CPUS}/cpu{cpu}/cpufreq"));
+    if ![online.first(), online.iter().last()]
+        .into_iter()
+        .flatten()
+        .any(clocked)
+    {
+        return found;
+    }
     for cpu in online.iter() {
         if seen.contains(cpu) {
             continue;

@@ -74,9 +74,41 @@ pub(crate) const LEVELS: [Level; 5] = [
     },
 ];
 
+/// The files that CPUs show of their topology, as the first and the last CPU that run show them: a
+/// kernel shows the same of all. With none there, all may be.
+pub(crate) struct Shown(Vec<String>);
+
+impl Shown {
+    pub(crate) fn of(scan: &Scan, root: &str, online: &CpuSet) -> Self {
+        let mut names = Vec::new();
+        for cpu in [online.first(), online.iter().last()].into_iter().flatten() {
+            names.extend(scan.list(&format!("{root}/cpu{cpu}/topology")));
+        }
+        Self(names)
+    }
+
+    /// Whether a file, or the list beside a mask, may be there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let of = |shown: &String| {
+            shown == name || shown.strip_suffix("_list").is_some_and(|mask| mask == name)
+        };
+        self.0.is_empty() || self.0.iter().any(of)
+    }
+}
+
 /// Reads one level of every CPU. `online` are the CPUs whose groups count; an offline one keeps
 /// the number that it tells.
-pub(crate) fn read(scan: &mut Scan, root: &str, cpus: &mut [Cpu], online: &CpuSet, level: &Level) {
+pub(crate) fn read(
+    scan: &mut Scan,
+    root: &str,
+    cpus: &mut [Cpu],
+    online: &CpuSet,
+    shown: &Shown,
+    level: &Level,
+) {
+    if !shown.has(level.number) && !level.members.iter().any(|name| shown.has(name)) {
+        return;
+    }
     let folder = |cpu: &Cpu| format!("{root}/cpu{}/topology", cpu.id);
     for cpu in cpus.iter_mut() {
         let number = scan.number(&format!("{}/{}", folder(cpu), level.number));
@@ -99,6 +131,7 @@ pub(crate) fn read(scan: &mut Scan, root: &str, cpus: &mut [Cpu], online: &CpuSe
         let set = level
             .members
             .iter()
+            .filter(|name| shown.has(name))
             .find_map(|name| scan.cpus(&folder, &format!("{name}_list"), name));
         let Some(set) = set else { continue };
         let mut set = set.intersection(online);

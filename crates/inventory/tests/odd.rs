@@ -128,11 +128,15 @@ fn siblings_that_contradict_become_one_core() {
 #[test]
 fn the_newer_names_of_siblings_win_and_masks_do_too() {
     let tree = seed_server();
-    tree.file("/sys/devices/system/cpu/cpu2/topology/core_cpus_list", "2")
-        .file(
-            "/sys/devices/system/cpu/cpu14/topology/core_cpus",
-            "00004000",
-        );
+    // A kernel that has the newer names has them for all CPUs.
+    for cpu in 0..24 {
+        let folder = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
+        if cpu == 14 {
+            tree.file(&format!("{folder}/core_cpus"), "00004000");
+        } else {
+            tree.file(&format!("{folder}/core_cpus_list"), cpu.to_string());
+        }
+    }
     let inventory = tree.read();
     assert_eq!(inventory.cpus[2].siblings, set("2"));
     assert_eq!(inventory.cpus[14].siblings, set("14"));

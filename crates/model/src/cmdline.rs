@@ -164,7 +164,8 @@ impl FromStr for KernelCmdline {
         let mut args = Vec::new();
         let mut arg = String::new();
         let mut quoted = false;
-        for c in text.trim_end_matches('\0').chars() {
+        // The kernel's text ends at its first NUL.
+        for c in text.chars().take_while(|c| *c != '\0') {
             if c == '"' {
                 quoted = !quoted;
             }

@@ -6,8 +6,9 @@ use clap::Args;
 use crate::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::files;
 use crate::output::{Output, style};
-use crate::server::Source;
+use crate::server::{self, Source};
 use crate::tables::{Page, count};
 
 /// What `--help` says.
@@ -25,7 +26,14 @@ pub struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
-    let inventory = arguments.source.read(context)?;
+    let mut inventory = arguments.source.read(context)?;
+    if arguments.source.is_live() && inventory.hypervisor.kvm_device {
+        let facts = &mut inventory.hypervisor;
+        match server::machine(context)?.make_vm() {
+            Ok(()) => facts.kvm_works = true,
+            Err(error) => facts.kvm_error = Some(files::plain(&error)),
+        }
+    }
     let findings = examine(&inventory);
     context
         .output

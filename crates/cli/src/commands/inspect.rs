@@ -1,5 +1,7 @@
 //! `bmslice inspect`: a server as it is.
 
+mod quiet;
+
 use std::collections::BTreeMap;
 
 use bmslice_inventory::{
@@ -68,6 +70,23 @@ fn page(inventory: &Inventory, output: &Output, all: bool) -> String {
         page.heading("Other PCI functions")
             .table(&functions(&others, output));
     }
+    let shared: Vec<(&str, String)> = inventory
+        .iommu_groups
+        .iter()
+        .filter(|_| all)
+        .filter_map(|group| {
+            let members: Vec<String> = group.members.iter().map(ToString::to_string).collect();
+            let why = group.why.as_ref()?;
+            Some((
+                "-",
+                format!("group {}: {}: {why}", group.id, members.join(" ")),
+            ))
+        })
+        .collect();
+    if !shared.is_empty() {
+        page.heading("IOMMU groups of several members");
+        page.facts(&shared);
+    }
     let libvirt = inventory.hypervisor.libvirt.as_ref();
     if let Some(libvirt) = libvirt.filter(|libvirt| !libvirt.domains.is_empty()) {
         page.heading("Domains").table(&domains(libvirt, output));
@@ -115,13 +134,21 @@ fn facts(inventory: &Inventory) -> Vec<(&'static str, String)> {
             (true, _) => {
                 let groups: std::collections::BTreeSet<_> =
                     inventory.pci.iter().filter_map(|f| f.iommu_group).collect();
-                format!("on, {}", count(groups.len(), "group"))
+                let kind = inventory.host.iommu.as_ref();
+                let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
+                let shared = inventory.iommu_groups.iter().filter(|g| g.why.is_some());
+                let shared = match shared.count() {
+                    0 => String::new(),
+                    several => format!(", {several} of several members"),
+                };
+                format!("on{kind}, {}{shared}", count(groups.len(), "group"))
             }
             (false, Some([])) => "off; firmware describes none".into(),
             (false, Some(tables)) => format!("off; firmware describes one ({})", tables.join(", ")),
             (false, None) => "off".into(),
         },
     ));
+    facts.extend(quiet::facts(inventory));
     facts.push(("KVM", kvm(inventory)));
     facts.push(("libvirt", libvirt(inventory)));
     facts

@@ -10,7 +10,18 @@ const QEMU: (u32, u32) = (6, 0);
 
 pub(super) fn kvm_device(inventory: &Inventory) -> Examined {
     if inventory.hypervisor.kvm_device {
-        return holds("/dev/kvm is there");
+        return match (
+            &inventory.hypervisor.kvm_error,
+            inventory.hypervisor.kvm_works,
+        ) {
+            (Some(error), _) => fails(
+                format!("/dev/kvm is there, and no VM can be made with it: {error}"),
+                "a VM made with /dev/kvm",
+                "be root or in the group kvm; turn on VT-x or SVM in the firmware's setup; look for another hypervisor that holds it",
+            ),
+            (None, true) => holds("/dev/kvm makes a VM"),
+            (None, false) => holds("/dev/kvm is there; whether it makes a VM was not tried"),
+        };
     }
     let module = match inventory.machine.cpu_vendor.as_deref() {
         Some("AuthenticAMD" | "HygonGenuine") => "kvm_amd",

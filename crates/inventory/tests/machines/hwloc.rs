@@ -118,6 +118,10 @@ fn kind(name: &str, cache_type: Option<&str>) -> Kind {
 }
 
 /// `lstopo -v` as text.
+#[allow(
+    clippy::while_let_on_iterator,
+    reason = "the rows of a matrix are taken from the same lines"
+)]
 pub fn console(text: &str) -> Reading {
     let mut reading = Reading::default();
     let mut above: Vec<(usize, usize)> = Vec::new();

@@ -340,7 +340,7 @@ pub fn seed_server() -> Tree {
         )
         .file(
             "/proc/cpuinfo",
-            "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) CPU E5-2620 v2 @ 2.10GHz\nflags\t\t: fpu vme pse pdpe1gb rdtscp lm vmx\n",
+            "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) CPU E5-2620 v2 @ 2.10GHz\nflags\t\t: fpu vme pse pdpe1gb rdtscp lm vmx x2apic\n",
         )
         .file(
             "/proc/cmdline",
