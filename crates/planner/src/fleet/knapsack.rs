@@ -1,0 +1,200 @@
+//! The best filling of one node, given what each piece is worth.
+//!
+//! Takes a node's room and pieces with gains in whole numbers; gives the filling of the greatest
+//! gain, or, when the effort is spent, the best found and a gain that none exceeds.
+
+use super::load::{self, DIMS, Load};
+
+/// A cell that a node may hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// Kind of the guest; pieces of one kind share a limit.
+    pub kind: usize,
+    /// The number by which its owner knows it.
+    pub id: usize,
+    pub load: Load,
+    pub gain: i64,
+    /// How many of the kind there may be in all.
+    pub most: u32,
+}
+
+/// How often each piece is in a filling: its id and number.
+pub(crate) type Filling = Vec<(usize, u32)>;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Filled {
+    pub gain: i64,
+    /// No filling gains more.
+    pub bound: i64,
+    /// The best, after others that were best for a while.
+    pub fillings: Vec<Filling>,
+}
+
+/// Steps before the best so far is taken.
+const STEPS: u32 = 30_000;
+
+struct Filler<'p> {
+    pieces: &'p [Piece],
+    /// What a piece takes of all numbers together.
+    weight: Vec<f64>,
+    price: [f64; DIMS],
+    used: Vec<u32>,
+    chosen: Vec<(usize, u32)>,
+    best: i64,
+    found: Vec<Filling>,
+    steps: u32,
+}
+
+/// Fills a room. The prices say how the numbers are weighed against each other for the bound; any
+/// that are not negative are right, some are better.
+pub(crate) fn fill(room: &Load, prices: &[f64; DIMS], mut pieces: Vec<Piece>, kinds: usize) -> Filled {
+    pieces.retain(|piece| piece.gain > 0 && load::fits(&piece.load, room));
+    let mut price = *prices;
+    for dim in 0..DIMS {
+        // A number that is dear to nobody still tells full from empty.
+        price[dim] += if room[dim] > 0 { 0.01 / f64::from(room[dim]) } else { 0.0 };
+    }
+    let weigh = |load: &Load| -> f64 {
+        let each = price.iter().zip(load);
+        each.map(|(price, load)| price * f64::from(*load)).sum()
+    };
+    let mut order: Vec<(f64, Piece)> = pieces
+        .into_iter()
+        .map(|piece| (weigh(&piece.load), piece))
+        .collect();
+    order.sort_by(|(a, x), (b, y)| {
+        let density = |weight: f64, piece: &Piece| piece.gain as f64 / weight.max(1e-12);
+        density(*b, y).total_cmp(&density(*a, x)).then(x.id.cmp(&y.id))
+    });
+    let (weight, pieces): (Vec<f64>, Vec<Piece>) = order.into_iter().unzip();
+    let mut filler = Filler {
+        weight,
+        price,
+        used: vec![0; kinds],
+        chosen: Vec::new(),
+        best: 0,
+        found: Vec::new(),
+        steps: 0,
+        pieces: &pieces,
+    };
+    let root = filler.bound(0, room, 0);
+    filler.descend(0, room, 0);
+    Filled {
+        gain: filler.best,
+        bound: if filler.steps > STEPS { root } else { filler.best },
+        fillings: filler.found,
+    }
+}
+
+impl Filler<'_> {
+    fn descend(&mut self, at: usize, free: &Load, gain: i64) {
+        if gain > self.best {
+            self.best = gain;
+            let ids = self.chosen.iter();
+            let filling = ids.map(|&(piece, n)| (self.pieces[piece].id, n)).collect();
+            self.found.push(filling);
+        }
+        self.steps += 1;
+        if at == self.pieces.len() || self.steps > STEPS || self.bound(at, free, gain) <= self.best {
+            return;
+        }
+        let piece = &self.pieces[at];
+        let mut most = piece.most - self.used[piece.kind].min(piece.most);
+        for (free, load) in free.iter().zip(&piece.load) {
+            if *load > 0 {
+                most = most.min((free / load).unsigned_abs());
+            }
+        }
+        let kind = piece.kind;
+        for count in (0..=most).rev() {
+            let mut free = *free;
+            for (free, load) in free.iter_mut().zip(&piece.load) {
+                *free -= load * count as i32;
+            }
+            if count > 0 {
+                self.chosen.push((at, count));
+                self.used[kind] += count;
+            }
+            self.descend(at + 1, &free, gain + piece.gain * i64::from(count));
+            if count > 0 {
+                self.chosen.pop();
+                self.used[kind] -= count;
+            }
+        }
+    }
+
+    /// What at most is gained from here on: pieces may be cut, and only their weights count.
+    fn bound(&self, at: usize, free: &Load, gain: i64) -> i64 {
+        let each = self.price.iter().zip(free);
+        let mut left: f64 = each.map(|(price, free)| price * f64::from(*free)).sum();
+        let mut sum = gain as f64;
+        for (piece, weight) in self.pieces[at..].iter().zip(&self.weight[at..]) {
+            let fits = piece.load.iter().zip(free).all(|(load, free)| load <= free);
+            if !fits {
+                continue;
+            }
+            let all = weight * f64::from(piece.most);
+            if all >= left {
+                sum += piece.gain as f64 * left / weight.max(1e-12);
+                break;
+            }
+            sum += piece.gain as f64 * f64::from(piece.most);
+            left -= all;
+        }
+        // Up, so that the arithmetic never hides a better one.
+        (sum * (1.0 + 1e-12)).ceil() as i64 + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::ejection::Dice;
+
+    /// Every filling, one after the other.
+    fn all(pieces: &[Piece], at: usize, free: Load) -> i64 {
+        let Some(piece) = pieces.get(at) else {
+            return 0;
+        };
+        let mut best = 0;
+        let mut free = free;
+        for count in 0..=piece.most {
+            if free.iter().any(|&n| n < 0) {
+                break;
+            }
+            best = best.max(piece.gain * i64::from(count) + all(pieces, at + 1, free));
+            load::take(&mut free, &piece.load);
+        }
+        best
+    }
+
+    #[test]
+    fn the_best_filling_is_found_whatever_the_prices() {
+        let mut dice = Dice::new(7);
+        for _ in 0..200 {
+            let room: Load = [12, 30, 3, 12, 6, 0, 0, 0];
+            let pieces: Vec<Piece> = (0..6)
+                .map(|id| {
+                    let mut load = [0; 8];
+                    for load in &mut load[..DIMS] {
+                        *load = dice.below(7) as i32;
+                    }
+                    Piece {
+                        kind: id,
+                        id,
+                        load,
+                        gain: 1 + dice.below(100) as i64,
+                        most: 1 + dice.below(3) as u32,
+                    }
+                })
+                .collect();
+            let mut prices = [0.0; DIMS];
+            for price in &mut prices {
+                *price = dice.below(10) as f64;
+            }
+            let found = fill(&room, &prices, pieces.clone(), 6);
+            assert_eq!(found.gain, all(&pieces, 0, room));
+            assert_eq!(found.bound, found.gain);
+        }
+    }
+}
