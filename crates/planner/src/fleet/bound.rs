@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::load::{DIMS, Load, VFS};
 use super::simplex::{Column, Program};
-use super::yard::Yard;
+use super::yard::{Regret, Yard};
 
 /// The whole numbers that stand for a price of 1.
 const ONE: i64 = 1 << 24;
@@ -24,6 +24,7 @@ pub(crate) struct Bound {
     pub cost: Vec<f64>,
     /// By kind: how many of it the best fractional placement has.
     pub level: Vec<f64>,
+    pub regret: Regret,
     /// By class of nodes: what a unit of each number costs.
     pub prices: Vec<[f64; DIMS]>,
     /// By node.
@@ -138,6 +139,7 @@ pub(crate) fn by_class(yard: &Yard) -> Bound {
         .sum();
     let mut cost = vec![f64::INFINITY; yard.kinds.len()];
     let mut gain = vec![0i128; yard.kinds.len()];
+    let mut paid_at = vec![vec![f64::INFINITY; classes.len()]; yard.kinds.len()];
     for way in &ways {
         let facts = &yard.kinds[way.kind];
         let paid: i128 = way
@@ -148,12 +150,22 @@ pub(crate) fn by_class(yard: &Yard) -> Bound {
             .sum();
         let value = i128::from(facts.value) * i128::from(ONE);
         gain[way.kind] = gain[way.kind].max(value - paid);
-        cost[way.kind] = cost[way.kind].min(paid as f64 / value.max(1) as f64);
+        let share = paid as f64 / value.max(1) as f64;
+        cost[way.kind] = cost[way.kind].min(share);
+        if let [(class, _)] = way.parts[..] {
+            paid_at[way.kind][class] = share;
+        }
     }
     for (kind, gain) in gain.iter().enumerate() {
         total += gain * i128::from(yard.kinds[kind].count);
     }
     let value = u64::try_from(total / i128::from(ONE)).unwrap_or(0);
+    let dearer = |(paid, least): (&Vec<f64>, &f64)| -> Vec<i32> {
+        let each = paid.iter();
+        each.map(|paid| if paid.is_finite() { ((paid - least) * 64.0) as i32 } else { 0 })
+            .collect()
+    };
+    let of = paid_at.iter().zip(&cost).map(dearer).collect();
     let mut each = vec![[0.0; DIMS]; classes.len()];
     for (row, price) in prices.iter().enumerate() {
         each[row / DIMS][row % DIMS] = *price as f64 / ONE as f64;
@@ -162,6 +174,10 @@ pub(crate) fn by_class(yard: &Yard) -> Bound {
         value: value.min(asked(yard)),
         cost,
         level,
+        regret: Regret {
+            of,
+            class_of: class_of.clone(),
+        },
         prices: each,
         class_of,
     }

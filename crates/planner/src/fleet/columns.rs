@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use super::knapsack::{self, Filling, Piece};
 use super::load::{DIMS, Load, VFS};
 use super::simplex::{Column, Program};
-use super::yard::{State, Yard};
+use super::ejection::Dice;
+use super::yard::{Place, State, Yard};
 
 /// The whole numbers that stand for a gain of 1.
 const ONE: i64 = 1 << 32;
@@ -209,6 +210,10 @@ impl<'y> Columns<'y> {
     /// asked for so many times.
     pub fn improve(&mut self, enough: u64, times: usize) {
         const STEPS: usize = 20_000;
+        /// Steps for one node, first while any better filling will do, then for the best.
+        const QUICK: u32 = 400;
+        const EXACT: u32 = 40_000;
+        let mut limit = QUICK;
         for _ in 0..times {
             self.program.solve(STEPS);
             self.asked += 1;
@@ -218,7 +223,7 @@ impl<'y> Columns<'y> {
                 .iter()
                 .map(|&price| (price.clamp(0.0, 1e5) * ONE as f64).round() as i64)
                 .collect();
-            let (bound, fillings) = self.price(&prices);
+            let (bound, fillings) = self.price(&prices, limit);
             self.bound = self.bound.min(bound);
             if self.bound <= enough {
                 return;
@@ -227,14 +232,15 @@ impl<'y> Columns<'y> {
             for (bin, filling) in fillings {
                 new |= self.add(bin, filling);
             }
-            if !new {
+            if !new && limit == EXACT {
                 return;
             }
+            limit = if new { QUICK } else { EXACT };
         }
     }
 
     /// The bound for these prices, and the fillings that gain by them.
-    fn price(&self, prices: &[i64]) -> (u64, Vec<(usize, Filling)>) {
+    fn price(&self, prices: &[i64], limit: u32) -> (u64, Vec<(usize, Filling)>) {
         let mut total: i128 = 0;
         for (at, kind) in self.yard.kinds.iter().enumerate() {
             let rows = self.rows.iter().zip(&prices[self.bins.len()..]);
@@ -260,7 +266,7 @@ impl<'y> Columns<'y> {
         let mut found = Vec::new();
         for (number, bin) in self.bins.iter().enumerate() {
             let pieces = self.pieces(bin, prices);
-            let filled = knapsack::fill(&bin.room, &bin.prices, pieces, self.yard.kinds.len());
+            let filled = knapsack::fill(&bin.room, &bin.prices, pieces, self.yard.kinds.len(), limit);
             total += i128::from(filled.bound) * bin.spots.len() as i128;
             if filled.gain > prices[number] + ONE / 1_000_000 {
                 let last = filled.fillings.len().saturating_sub(2);
@@ -295,8 +301,61 @@ impl<'y> Columns<'y> {
         pieces
     }
 
-    /// How much of each column the program takes.
-    pub fn levels(&self) -> Vec<f64> {
-        self.program.levels()
+    /// A placement after the program's: each node gets one of its fillings, the likelier the more
+    /// of it the program takes. Guests of two cells stay where they are in `like`.
+    pub fn sample(&self, like: &State<'y>, dice: &mut Dice) -> State<'y> {
+        let mut state = State::empty(self.yard);
+        let mut of_kind: Vec<Vec<usize>> = vec![Vec::new(); self.yard.kinds.len()];
+        for (guest, kind) in self.yard.kind_of.iter().enumerate() {
+            let Some(kind) = *kind else { continue };
+            match like.places[guest] {
+                Some(place) if self.yard.kinds[kind].cells == 2 => {
+                    state.place(guest, place);
+                }
+                _ => of_kind[kind].push(guest),
+            }
+        }
+        let mut choices: Vec<Vec<(f64, usize)>> = vec![Vec::new(); self.bins.len()];
+        for (at, level) in self.program.levels().into_iter().enumerate() {
+            if let Ok((bin, _)) = &self.columns[at]
+                && level > 1e-6
+            {
+                choices[*bin].push((level, at));
+            }
+        }
+        let mut left: Vec<(usize, usize)> = self
+            .bins
+            .iter()
+            .enumerate()
+            .flat_map(|(bin, facts)| facts.spots.iter().map(move |&spot| (bin, spot)))
+            .collect();
+        while !left.is_empty() {
+            let (bin, spot) = left.swap_remove(dice.below(left.len()));
+            let sum: f64 = choices[bin].iter().map(|(level, _)| level).sum();
+            let mut thrown = dice.below(1 << 20) as f64 / f64::from(1 << 20) * sum;
+            let chosen = choices[bin].iter_mut().find(|(level, _)| {
+                thrown -= level;
+                thrown < 0.0
+            });
+            let Some((level, at)) = chosen else { continue };
+            *level = (*level - 1.0).max(0.0);
+            let Ok((_, filling)) = &self.columns[*at] else {
+                continue;
+            };
+            for &(part, count) in filling {
+                let part = self.parts[part];
+                for _ in 0..count {
+                    let Some(&guest) = of_kind[part.kind].last() else {
+                        break;
+                    };
+                    if self.yard.kinds[part.kind].cells == 1
+                        && state.place(guest, Place::one(spot, part.vfs))
+                    {
+                        of_kind[part.kind].pop();
+                    }
+                }
+            }
+        }
+        state
     }
 }

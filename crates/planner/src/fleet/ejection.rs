@@ -7,7 +7,7 @@
 
 use super::greedy;
 use super::load::{self, Load};
-use super::yard::{Kind, Place, State};
+use super::yard::{Kind, Place, Regret, State};
 
 /// Guests that are ejected from one node at once, at most.
 const MOST_EJECTED: usize = 3;
@@ -28,6 +28,9 @@ impl Dice {
         (((self.0 >> 32) * n as u64) >> 32) as usize
     }
 }
+
+/// What a guest weighs at first, and more each time that it finds no room.
+const WEIGHT: u64 = 16;
 
 /// Who leaves a node.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,13 +53,14 @@ pub(crate) struct Search<'y, 'c> {
     wanted: Vec<bool>,
     /// By guest: its cost by the prices of what is scarce.
     cost: &'c [f64],
+    regret: &'c Regret,
     dice: Dice,
     pub rounds: u64,
 }
 
 impl<'y, 'c> Search<'y, 'c> {
     /// Starts from a state; `wanted` are those that are to be placed.
-    pub fn new(state: State<'y>, wanted: Vec<bool>, cost: &'c [f64], seed: u64) -> Self {
+    pub fn new(state: State<'y>, wanted: Vec<bool>, cost: &'c [f64], regret: &'c Regret, seed: u64) -> Self {
         let unplaced = |want: bool| {
             (0..state.places.len())
                 .filter(|&g| state.places[g].is_none() && state.yard.kind_of[g].is_some())
@@ -64,11 +68,12 @@ impl<'y, 'c> Search<'y, 'c> {
                 .collect::<Vec<usize>>()
         };
         Self {
-            weight: vec![1; state.places.len()],
+            weight: vec![WEIGHT; state.places.len()],
             waiting: unplaced(true),
             spare: unplaced(false),
             wanted,
             cost,
+            regret,
             best: state.clone(),
             state,
             dice: Dice::new(seed),
@@ -152,20 +157,21 @@ impl<'y, 'c> Search<'y, 'c> {
     }
 
     fn settle(&mut self, guest: usize) -> bool {
-        let Some(kind) = self.state.kind(guest) else {
+        let Some(kind) = self.state.yard.kind_of[guest] else {
             return false;
         };
-        greedy::best_place(self.state.yard, kind, &self.state.free)
+        greedy::best_place(self.state.yard, kind, &self.state.free, self.regret)
             .is_some_and(|place| self.state.place(guest, place))
     }
 
     /// Ejects the least that makes room, and takes its place.
     fn make_room(&mut self, guest: usize) {
-        self.weight[guest] += 1;
-        let Some(kind) = self.state.kind(guest) else {
+        self.weight[guest] += WEIGHT;
+        let (Some(number), Some(kind)) = (self.state.yard.kind_of[guest], self.state.kind(guest))
+        else {
             return;
         };
-        let Some((place, leave)) = self.cheapest(kind) else {
+        let Some((place, leave)) = self.cheapest(number, kind) else {
             self.wanted[guest] = false;
             self.spare.push(guest);
             return;
@@ -194,7 +200,7 @@ impl<'y, 'c> Search<'y, 'c> {
     }
 
     /// The place whose ejections weigh least, of equals one by the dice.
-    fn cheapest(&mut self, kind: &Kind) -> Option<(Place, [Leave; 2])> {
+    fn cheapest(&mut self, number: usize, kind: &Kind) -> Option<(Place, [Leave; 2])> {
         let mut best: Option<(u64, Place, [Leave; 2])> = None;
         let mut ties = 0;
         let yard = self.state.yard;
@@ -214,7 +220,12 @@ impl<'y, 'c> Search<'y, 'c> {
                 let Some(load) = kind.load(spot, 0, kind.vfs()) else {
                     continue;
                 };
-                if let Some(leave) = self.leave(at, &load, least) {
+                let dearer = u64::from(self.regret.at(number, at).unsigned_abs());
+                if dearer > least {
+                    continue;
+                }
+                if let Some(mut leave) = self.leave(at, &load, least - dearer) {
+                    leave.weight += dearer;
                     least = least.min(leave.weight);
                     let place = Place::one(at, kind.vfs());
                     keep(leave.weight, place, [leave, Leave::default()], &mut self.dice);

@@ -4,7 +4,7 @@
 //! then where the least is left over.
 
 use super::load::{self, Load, MAIN, MEMORY, VFS};
-use super::yard::{Kind, Place, Spot, State, Yard};
+use super::yard::{Place, Regret, Spot, State, Yard};
 
 /// How ill a cell lies on a node: what is left there, and what others could still have used.
 pub(crate) fn fit(spot: &Spot, free: &Load, load: &Load) -> Option<i32> {
@@ -25,7 +25,13 @@ pub(crate) fn fit(spot: &Spot, free: &Load, load: &Load) -> Option<i32> {
 }
 
 /// The best place for one of a kind.
-pub(crate) fn best_place(yard: &Yard, kind: &Kind, free: &[Load]) -> Option<Place> {
+pub(crate) fn best_place(
+    yard: &Yard,
+    number: usize,
+    free: &[Load],
+    regret: &Regret,
+) -> Option<Place> {
+    let kind = &yard.kinds[number];
     let mut best: Option<(i32, Place)> = None;
     let mut keep = |cost: i32, place: Place| {
         if best.is_none_or(|(least, _)| cost < least) {
@@ -37,7 +43,7 @@ pub(crate) fn best_place(yard: &Yard, kind: &Kind, free: &[Load]) -> Option<Plac
             if let Some(load) = kind.load(spot, 0, kind.vfs())
                 && let Some(cost) = fit(spot, &free[at], &load)
             {
-                keep(cost, Place::one(at, kind.vfs()));
+                keep(cost + 4 * regret.at(number, at), Place::one(at, kind.vfs()));
             }
         }
         return best.map(|(_, place)| place);
@@ -72,7 +78,7 @@ pub(crate) fn best_place(yard: &Yard, kind: &Kind, free: &[Load]) -> Option<Plac
 }
 
 /// Places what of these is not placed and fits, in their order.
-pub(crate) fn fill(state: &mut State<'_>, order: &[usize]) {
+pub(crate) fn fill(state: &mut State<'_>, order: &[usize], regret: &Regret) {
     // What did not fit will not fit later: nothing is taken away here.
     let mut full = vec![false; state.yard.kinds.len()];
     for &guest in order {
@@ -82,7 +88,7 @@ pub(crate) fn fill(state: &mut State<'_>, order: &[usize]) {
         if state.places[guest].is_some() || full[number] {
             continue;
         }
-        match best_place(state.yard, &state.yard.kinds[number], &state.free) {
+        match best_place(state.yard, number, &state.free, regret) {
             Some(place) => {
                 state.place(guest, place);
             }

@@ -30,8 +30,6 @@ pub(crate) struct Filled {
     pub fillings: Vec<Filling>,
 }
 
-/// Steps before the best so far is taken.
-const STEPS: u32 = 30_000;
 
 struct Filler<'p> {
     pieces: &'p [Piece],
@@ -43,11 +41,19 @@ struct Filler<'p> {
     best: i64,
     found: Vec<Filling>,
     steps: u32,
+    /// Steps before the best so far is taken.
+    limit: u32,
 }
 
 /// Fills a room. The prices say how the numbers are weighed against each other for the bound; any
 /// that are not negative are right, some are better.
-pub(crate) fn fill(room: &Load, prices: &[f64; DIMS], mut pieces: Vec<Piece>, kinds: usize) -> Filled {
+pub(crate) fn fill(
+    room: &Load,
+    prices: &[f64; DIMS],
+    mut pieces: Vec<Piece>,
+    kinds: usize,
+    limit: u32,
+) -> Filled {
     pieces.retain(|piece| piece.gain > 0 && load::fits(&piece.load, room));
     let mut price = *prices;
     for dim in 0..DIMS {
@@ -75,13 +81,14 @@ pub(crate) fn fill(room: &Load, prices: &[f64; DIMS], mut pieces: Vec<Piece>, ki
         best: 0,
         found: Vec::new(),
         steps: 0,
+        limit,
         pieces: &pieces,
     };
     let root = filler.bound(0, room, 0);
     filler.descend(0, room, 0);
     Filled {
         gain: filler.best,
-        bound: if filler.steps > STEPS { root } else { filler.best },
+        bound: if filler.steps > limit { root } else { filler.best },
         fillings: filler.found,
     }
 }
@@ -95,7 +102,7 @@ impl Filler<'_> {
             self.found.push(filling);
         }
         self.steps += 1;
-        if at == self.pieces.len() || self.steps > STEPS || self.bound(at, free, gain) <= self.best {
+        if at == self.pieces.len() || self.steps > self.limit || self.bound(at, free, gain) <= self.best {
             return;
         }
         let piece = &self.pieces[at];
@@ -192,7 +199,7 @@ mod tests {
             for price in &mut prices {
                 *price = dice.below(10) as f64;
             }
-            let found = fill(&room, &prices, pieces.clone(), 6);
+            let found = fill(&room, &prices, pieces.clone(), 6, 100_000);
             assert_eq!(found.gain, all(&pieces, 0, room));
             assert_eq!(found.bound, found.gain);
         }

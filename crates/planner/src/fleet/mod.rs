@@ -18,7 +18,7 @@ pub use load::{Guest, NodeShape, Sharing, Threads};
 pub use yard::Objective;
 
 use ejection::Search;
-use yard::{State, Yard};
+use yard::{Regret, State, Yard};
 
 /// Where a guest lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,12 +93,13 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
     guests.sort_by_key(size);
     if bound::everything_may_fit(yard) {
         let mut state = State::empty(yard);
-        greedy::fill(&mut state, &guests);
+        greedy::fill(&mut state, &guests, &Regret::default());
         if state.value == all {
             return (state, all, "greedy".into());
         }
+        let none = Regret::default();
         let wanted = vec![true; yard.kind_of.len()];
-        let mut search = Search::new(state, wanted, &[], 1);
+        let mut search = Search::new(state, wanted, &[], &none, 1);
         if search.run(all, 200) {
             return (search.best, all, format!("ejection {}", search.rounds));
         }
@@ -136,11 +137,14 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
     }
     let order: Vec<usize> = guests.iter().copied().filter(|&g| wanted[g]).collect();
     let mut state = State::empty(yard);
-    greedy::fill(&mut state, &order);
-    let mut search = Search::new(state, wanted, &cost, 1);
-    search.run(goal, 300);
+    greedy::fill(&mut state, &order, &bound.regret);
+    greedy::fill(&mut state, &cheap, &bound.regret);
+    let wanted1 = wanted.clone();
+    let mut search = Search::new(state, wanted, &cost, &bound.regret, 1);
+    search.run(goal, 1000);
     trace += &format!(" ejection {}", search.rounds);
-    let best = search.best;
+    let mut best = search.best;
+    let wanted0 = wanted1;
     if best.value == goal {
         return (best, goal, trace);
     }
@@ -148,5 +152,20 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
     columns.learn(&best);
     columns.improve(best.value, 400);
     trace += &format!(" columns {} {} asked, bound {}", columns.columns.len(), columns.asked, columns.bound);
+    let mut dice = ejection::Dice::new(5);
+    for i in 0..40 {
+        if best.value >= columns.bound {
+            break;
+        }
+        let mut state = columns.sample(&best, &mut dice);
+        let s0 = state.value;
+        greedy::fill(&mut state, &cheap, &bound.regret);
+        let mut search = Search::new(state, wanted0.clone(), &cost, &bound.regret, i);
+        search.run(columns.bound, 400);
+        trace += &format!(" {s0}-{}", search.best.value);
+        if search.best.value > best.value {
+            best = search.best;
+        }
+    }
     (best, columns.bound, trace)
 }

@@ -29,6 +29,24 @@ pub(crate) struct Kind {
     pub ordered: bool,
 }
 
+/// How much dearer than at its best place a kind is on a node, by the prices of what is scarce:
+/// by kind, then class of nodes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Regret {
+    pub of: Vec<Vec<i32>>,
+    /// By node; empty when nothing is known.
+    pub class_of: Vec<usize>,
+}
+
+impl Regret {
+    pub fn at(&self, kind: usize, spot: usize) -> i32 {
+        match self.class_of.get(spot) {
+            Some(&class) => self.of[kind][class],
+            None => 0,
+        }
+    }
+}
+
 impl Kind {
     /// What a cell takes on such a node with so many of the virtual functions.
     pub fn load(&self, spot: &Spot, cell: usize, vfs: i32) -> Option<Load> {
