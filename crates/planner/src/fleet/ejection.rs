@@ -6,7 +6,7 @@
 //! rounds, and the dice are always the same.
 
 use super::greedy;
-use super::load::{self, Load};
+use super::load::{self, DIMS, Load};
 use super::yard::{Kind, Place, Regret, State};
 
 /// Guests that are ejected from one node at once, at most.
@@ -32,6 +32,9 @@ impl Dice {
 /// What a guest weighs at first, and more each time that it finds no room.
 const WEIGHT: u64 = 16;
 
+/// Rounds without anything better before it starts over.
+const PATIENCE: u64 = 1500;
+
 /// Who leaves a node.
 #[derive(Debug, Clone, Copy, Default)]
 struct Leave {
@@ -54,6 +57,8 @@ pub(crate) struct Search<'y, 'c> {
     /// By guest: its cost by the prices of what is scarce.
     cost: &'c [f64],
     regret: &'c Regret,
+    /// What a unit of each number is of all there is of it.
+    unit: [f64; DIMS],
     dice: Dice,
     pub rounds: u64,
 }
@@ -67,6 +72,11 @@ impl<'y, 'c> Search<'y, 'c> {
                 .filter(|&g| wanted[g] == want)
                 .collect::<Vec<usize>>()
         };
+        let mut unit = [0.0; DIMS];
+        for (dim, unit) in unit.iter_mut().enumerate() {
+            let all: i64 = state.yard.spots.iter().map(|spot| i64::from(spot.room[dim])).sum();
+            *unit = if all > 0 && dim <= load::VFS { 1.0 / all as f64 } else { 0.0 };
+        }
         Self {
             weight: vec![WEIGHT; state.places.len()],
             waiting: unplaced(true),
@@ -76,6 +86,7 @@ impl<'y, 'c> Search<'y, 'c> {
             regret,
             best: state.clone(),
             state,
+            unit,
             dice: Dice::new(seed),
             rounds: 0,
         }
@@ -84,8 +95,15 @@ impl<'y, 'c> Search<'y, 'c> {
     /// Works until so much is placed, or for so many rounds; whether it is.
     pub fn run(&mut self, goal: u64, rounds: u64) -> bool {
         let end = self.rounds + rounds;
+        let mut since = (self.best.value, self.rounds);
         while self.best.value < goal && self.rounds < end {
             self.rounds += 1;
+            if self.best.value > since.0 {
+                since = (self.best.value, self.rounds);
+            } else if self.rounds - since.1 > PATIENCE {
+                since.1 = self.rounds;
+                self.start_over();
+            }
             if self.waiting.is_empty() {
                 self.take_in_spare();
                 if self.best.value >= goal {
@@ -111,6 +129,23 @@ impl<'y, 'c> Search<'y, 'c> {
             self.shake();
         }
         self.best.value >= goal
+    }
+
+    /// Goes back to the best, with nothing learnt: weights that only grow lead ever farther away.
+    fn start_over(&mut self) {
+        self.state.clone_from(&self.best);
+        self.weight.fill(WEIGHT);
+        self.waiting.clear();
+        self.spare.clear();
+        for guest in 0..self.state.places.len() {
+            if self.state.places[guest].is_none() && self.state.yard.kind_of[guest].is_some() {
+                if self.wanted[guest] {
+                    self.waiting.push(guest);
+                } else {
+                    self.spare.push(guest);
+                }
+            }
+        }
     }
 
     /// Now and then somebody else is wanted instead of one that finds no room.
@@ -287,7 +322,7 @@ impl<'y, 'c> Search<'y, 'c> {
         best
     }
 
-    /// Moves a few guests to where they fit as well: other room comes together.
+    /// Moves a few guests to where they fit as well, mostly so that room comes together.
     fn shake(&mut self) {
         const MOVES: usize = 4;
         for _ in 0..MOVES {
@@ -300,19 +335,38 @@ impl<'y, 'c> Search<'y, 'c> {
                 continue;
             }
             let to = self.dice.below(self.state.yard.spots.len());
-            if to == place.spots[0] {
+            let from = place.spots[0];
+            if to == from {
                 continue;
             }
             let Some(load) = kind.load(&self.state.yard.spots[to], 0, kind.vfs()) else {
                 continue;
             };
             if load::fits(&load, &self.state.free[to]) {
+                let before = self.apart(from) + self.apart(to);
                 self.state.remove(guest);
                 self.state.place(guest, Place::one(to, kind.vfs()));
+                if self.worse(before, from, to) {
+                    self.state.remove(guest);
+                    self.state.place(guest, place);
+                }
             } else {
                 self.swap(guest, to);
             }
         }
+    }
+
+    /// How much a node's room is room together: the square of it.
+    fn apart(&self, spot: usize) -> f64 {
+        let free = &self.state.free[spot];
+        let sum: f64 = self.unit.iter().zip(free).map(|(unit, free)| unit * f64::from(*free)).sum();
+        sum * sum
+    }
+
+    /// Whether two nodes' room is more scattered than it was, and the dice do not wink at it.
+    fn worse(&mut self, before: f64, a: usize, b: usize) -> bool {
+        const WINK_ONE_IN: usize = 12;
+        self.apart(a) + self.apart(b) < before && self.dice.below(WINK_ONE_IN) > 0
     }
 
     /// Lets a guest and one of another node change places, when both fit then.
@@ -329,12 +383,17 @@ impl<'y, 'c> Search<'y, 'c> {
         if self.state.kind(other).is_none_or(|kind| kind.cells != 1) {
             return;
         }
+        let back = from.spots[0];
         let vfs = |place: Place| place.vfs[0];
+        let before = self.apart(back) + self.apart(to);
         self.state.remove(guest);
         self.state.remove(other);
         if self.state.place(guest, Place::one(to, vfs(from))) {
-            if self.state.place(other, Place::one(from.spots[0], vfs(there))) {
-                return;
+            if self.state.place(other, Place::one(back, vfs(there))) {
+                if !self.worse(before, back, to) {
+                    return;
+                }
+                self.state.remove(other);
             }
             self.state.remove(guest);
         }

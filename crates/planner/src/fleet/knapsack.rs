@@ -1,18 +1,32 @@
-//! The best filling of one node, given what each piece is worth.
+//! The best filling of a node, or of two at once, given what each piece is worth.
 //!
-//! Takes a node's room and pieces with gains in whole numbers; gives the filling of the greatest
+//! Takes the room and pieces with gains in whole numbers; gives the filling of the greatest
 //! gain, or, when the effort is spent, the best found and a gain that none exceeds.
 
-use super::load::{self, DIMS, Load};
+use super::load::{DIMS, Load};
 
-/// A cell that a node may hold.
+/// The numbers of up to two nodes, one after the other.
+pub(crate) type Room = [i32; 16];
+/// Nodes that are filled at once, at most.
+pub(crate) const NODES: usize = 2;
+
+/// Puts the numbers of nodes one after the other.
+pub(crate) fn join<'l>(loads: impl IntoIterator<Item = &'l Load>) -> Room {
+    let mut room = [0; 16];
+    for (at, load) in loads.into_iter().take(NODES).enumerate() {
+        room[at * 8..at * 8 + 8].copy_from_slice(load);
+    }
+    room
+}
+
+/// A cell that a node may hold, or a guest that two may.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// Kind of the guest; pieces of one kind share a limit.
     pub kind: usize,
     /// The number by which its owner knows it.
     pub id: usize,
-    pub load: Load,
+    pub load: Room,
     pub gain: i64,
     /// How many of the kind there may be in all.
     pub most: u32,
@@ -35,7 +49,7 @@ struct Filler<'p> {
     pieces: &'p [Piece],
     /// What a piece takes of all numbers together.
     weight: Vec<f64>,
-    price: [f64; DIMS],
+    price: [f64; 16],
     used: Vec<u32>,
     chosen: Vec<(usize, u32)>,
     best: i64,
@@ -48,19 +62,23 @@ struct Filler<'p> {
 /// Fills a room. The prices say how the numbers are weighed against each other for the bound; any
 /// that are not negative are right, some are better.
 pub(crate) fn fill(
-    room: &Load,
-    prices: &[f64; DIMS],
+    room: &Room,
+    prices: &[[f64; DIMS]],
     mut pieces: Vec<Piece>,
     kinds: usize,
     limit: u32,
 ) -> Filled {
-    pieces.retain(|piece| piece.gain > 0 && load::fits(&piece.load, room));
-    let mut price = *prices;
-    for dim in 0..DIMS {
-        // A number that is dear to nobody still tells full from empty.
-        price[dim] += if room[dim] > 0 { 0.01 / f64::from(room[dim]) } else { 0.0 };
+    pieces.retain(|piece| piece.gain > 0 && fits(&piece.load, room));
+    let mut price = [0.0; 16];
+    for (node, prices) in prices.iter().take(NODES).enumerate() {
+        for dim in 0..DIMS {
+            let at = node * 8 + dim;
+            // A number that is dear to nobody still tells full from empty.
+            let least = if room[at] > 0 { 0.01 / f64::from(room[at]) } else { 0.0 };
+            price[at] = prices[dim] + least;
+        }
     }
-    let weigh = |load: &Load| -> f64 {
+    let weigh = |load: &Room| -> f64 {
         let each = price.iter().zip(load);
         each.map(|(price, load)| price * f64::from(*load)).sum()
     };
@@ -93,8 +111,12 @@ pub(crate) fn fill(
     }
 }
 
+fn fits(load: &Room, free: &Room) -> bool {
+    load.iter().zip(free).all(|(load, free)| load <= free)
+}
+
 impl Filler<'_> {
-    fn descend(&mut self, at: usize, free: &Load, gain: i64) {
+    fn descend(&mut self, at: usize, free: &Room, gain: i64) {
         if gain > self.best {
             self.best = gain;
             let ids = self.chosen.iter();
@@ -131,13 +153,12 @@ impl Filler<'_> {
     }
 
     /// What at most is gained from here on: pieces may be cut, and only their weights count.
-    fn bound(&self, at: usize, free: &Load, gain: i64) -> i64 {
+    fn bound(&self, at: usize, free: &Room, gain: i64) -> i64 {
         let each = self.price.iter().zip(free);
         let mut left: f64 = each.map(|(price, free)| price * f64::from(*free)).sum();
         let mut sum = gain as f64;
         for (piece, weight) in self.pieces[at..].iter().zip(&self.weight[at..]) {
-            let fits = piece.load.iter().zip(free).all(|(load, free)| load <= free);
-            if !fits {
+            if !fits(&piece.load, free) {
                 continue;
             }
             let all = weight * f64::from(piece.most);
@@ -159,7 +180,7 @@ mod tests {
     use crate::fleet::ejection::Dice;
 
     /// Every filling, one after the other.
-    fn all(pieces: &[Piece], at: usize, free: Load) -> i64 {
+    fn all(pieces: &[Piece], at: usize, free: Room) -> i64 {
         let Some(piece) = pieces.get(at) else {
             return 0;
         };
@@ -170,7 +191,9 @@ mod tests {
                 break;
             }
             best = best.max(piece.gain * i64::from(count) + all(pieces, at + 1, free));
-            load::take(&mut free, &piece.load);
+            for (free, load) in free.iter_mut().zip(&piece.load) {
+                *free -= load;
+            }
         }
         best
     }
@@ -179,13 +202,15 @@ mod tests {
     fn the_best_filling_is_found_whatever_the_prices() {
         let mut dice = Dice::new(7);
         for _ in 0..200 {
-            let room: Load = [12, 30, 3, 12, 6, 0, 0, 0];
+            let room = join([&[12, 30, 3, 12, 6, 0, 0, 0], &[10, 20, 0, 12, 6, 0, 0, 0]]);
             let pieces: Vec<Piece> = (0..6)
                 .map(|id| {
-                    let mut load = [0; 8];
-                    for load in &mut load[..DIMS] {
-                        *load = dice.below(7) as i32;
+                    let mut load = [0; 16];
+                    for at in 0..DIMS {
+                        load[at] = dice.below(7) as i32;
+                        load[8 + at] = dice.below(3) as i32;
                     }
+                    load[8 + 2] = 0;
                     Piece {
                         kind: id,
                         id,
@@ -195,8 +220,8 @@ mod tests {
                     }
                 })
                 .collect();
-            let mut prices = [0.0; DIMS];
-            for price in &mut prices {
+            let mut prices = [[0.0; DIMS]; 2];
+            for price in prices.iter_mut().flatten() {
                 *price = dice.below(10) as f64;
             }
             let found = fill(&room, &prices, pieces.clone(), 6, 100_000);

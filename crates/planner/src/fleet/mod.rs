@@ -100,7 +100,7 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
         let none = Regret::default();
         let wanted = vec![true; yard.kind_of.len()];
         let mut search = Search::new(state, wanted, &[], &none, 1);
-        if search.run(all, 200) {
+        if search.run(all, ((guests.len() * yard.spots.len()) as u64).clamp(20, 300)) {
             return (search.best, all, format!("ejection {}", search.rounds));
         }
     }
@@ -141,7 +141,8 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
     greedy::fill(&mut state, &cheap, &bound.regret);
     let wanted1 = wanted.clone();
     let mut search = Search::new(state, wanted, &cost, &bound.regret, 1);
-    search.run(goal, 1000);
+    let size = (guests.len() * yard.spots.len()) as u64;
+    search.run(goal, (size * 2).clamp(20, 2000));
     trace += &format!(" ejection {}", search.rounds);
     let mut best = search.best;
     let wanted0 = wanted1;
@@ -151,9 +152,9 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
     let mut columns = columns::Columns::new(yard, &bound.class_of, &bound.prices, goal);
     columns.learn(&best);
     columns.improve(best.value, 400);
-    trace += &format!(" columns {} {} asked, bound {}", columns.columns.len(), columns.asked, columns.bound);
+    trace += &format!(" columns {} {} asked, bound {}", columns.asked, columns.asked, columns.bound);
     let mut dice = ejection::Dice::new(5);
-    for i in 0..40 {
+    for i in 0..24 {
         if best.value >= columns.bound {
             break;
         }
@@ -161,7 +162,7 @@ fn search<'y>(yard: &'y Yard) -> (State<'y>, u64, String) {
         let s0 = state.value;
         greedy::fill(&mut state, &cheap, &bound.regret);
         let mut search = Search::new(state, wanted0.clone(), &cost, &bound.regret, i);
-        search.run(columns.bound, 400);
+        search.run(columns.bound, size.clamp(50, 1500));
         trace += &format!(" {s0}-{}", search.best.value);
         if search.best.value > best.value {
             best = search.best;
