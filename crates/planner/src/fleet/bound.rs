@@ -71,14 +71,16 @@ pub(crate) fn everything_may_fit(yard: &Yard) -> bool {
         }
         room[0][VFS] -= i64::from(kind.vfs()) * count;
     }
-    smt_asked <= smt && room.iter().flatten().all(|&left| left >= 0)
+    smt_asked <= smt
+        && room.iter().flatten().all(|&left| left >= 0)
         && (0..yard.kinds.len()).all(|kind| yard.fits_empty(kind))
 }
 
 /// The value of all that is asked for.
 pub(crate) fn asked(yard: &Yard) -> u64 {
     let each = yard.kinds.iter();
-    each.map(|kind| u64::from(kind.count) * u64::from(kind.value)).sum()
+    each.map(|kind| u64::from(kind.count) * u64::from(kind.value))
+        .sum()
 }
 
 struct Way {
@@ -162,8 +164,14 @@ pub(crate) fn by_class(yard: &Yard) -> Bound {
     let value = u64::try_from(total / i128::from(ONE)).unwrap_or(0);
     let dearer = |(paid, least): (&Vec<f64>, &f64)| -> Vec<i32> {
         let each = paid.iter();
-        each.map(|paid| if paid.is_finite() { ((paid - least) * 64.0) as i32 } else { 0 })
-            .collect()
+        each.map(|paid| {
+            if paid.is_finite() {
+                ((paid - least) * 64.0) as i32
+            } else {
+                0
+            }
+        })
+        .collect()
     };
     let of = paid_at.iter().zip(&cost).map(dearer).collect();
     let mut each = vec![[0.0; DIMS]; classes.len()];

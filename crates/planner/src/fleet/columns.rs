@@ -18,6 +18,9 @@ use super::yard::{Place, State, Yard};
 /// The whole numbers that stand for a gain of 1.
 const ONE: i64 = 1 << 32;
 
+/// What a filling has to gain beyond its bin's price to be worth a column.
+const LEAST: i64 = ONE / 1_000_000;
+
 /// What is filled as one: alike, so that the same fillings serve all members.
 #[derive(Debug, Clone)]
 struct Bin {
@@ -76,7 +79,10 @@ impl<'y> Columns<'y> {
         let mut half_of = Vec::new();
         let mut pairs = Vec::new();
         let (small, large) = (
-            bins.iter().filter(|bin| bin.server.is_none()).map(|bin| bin.nodes).max(),
+            bins.iter()
+                .filter(|bin| bin.server.is_none())
+                .map(|bin| bin.nodes)
+                .max(),
             bins.iter().filter_map(|bin| bin.server),
         );
         let mut large: Vec<usize> = large.collect();
@@ -136,7 +142,11 @@ impl<'y> Columns<'y> {
             columns.push(None);
         }
         Self {
-            number_of: parts.iter().enumerate().map(|(at, &part)| (part, at)).collect(),
+            number_of: parts
+                .iter()
+                .enumerate()
+                .map(|(at, &part)| (part, at))
+                .collect(),
             yard,
             bins,
             parts,
@@ -236,7 +246,8 @@ impl<'y> Columns<'y> {
             }
             same
         });
-        self.program.add(column, value, self.bins[bin].spots.len() as f64);
+        self.program
+            .add(column, value, self.bins[bin].spots.len() as f64);
         self.columns.push(Some((bin, filling)));
         true
     }
@@ -284,7 +295,9 @@ impl<'y> Columns<'y> {
         for pair in &self.pairs {
             let kind = &self.yard.kinds[pair.kind];
             let rows = pair.rows.iter();
-            let paid: i128 = rows.map(|&(row, n)| i128::from(prices[row]) * i128::from(n)).sum();
+            let paid: i128 = rows
+                .map(|&(row, n)| i128::from(prices[row]) * i128::from(n))
+                .sum();
             let value = i128::from(kind.value) * i128::from(ONE);
             total += (value - paid).max(0) * i128::from(kind.count);
         }
@@ -292,14 +305,22 @@ impl<'y> Columns<'y> {
         for (number, bin) in self.bins.iter().enumerate() {
             let pieces = self.pieces(bin, prices);
             let kinds = self.yard.kinds.len();
-            let filled = knapsack::fill(&bin.room, &bin.prices, pieces, kinds, limit);
+            let filled = knapsack::fill(
+                &bin.room,
+                &bin.prices,
+                pieces,
+                kinds,
+                prices[number] + LEAST,
+                limit,
+            );
             total += i128::from(filled.bound) * bin.spots.len() as i128;
-            if filled.gain > prices[number] + ONE / 1_000_000 {
-                let last = filled.fillings.len().saturating_sub(2);
-                found.extend(filled.fillings[last..].iter().map(|f| (number, f.clone())));
-            }
+            let last = filled.fillings.len().saturating_sub(2);
+            found.extend(filled.fillings[last..].iter().map(|f| (number, f.clone())));
         }
-        (u64::try_from(total / i128::from(ONE)).unwrap_or(u64::MAX), found)
+        (
+            u64::try_from(total / i128::from(ONE)).unwrap_or(u64::MAX),
+            found,
+        )
     }
 
     fn pieces(&self, bin: &Bin, prices: &[i64]) -> Vec<Piece> {
@@ -339,7 +360,9 @@ impl<'y> Columns<'y> {
         let mut state = State::empty(self.yard);
         let mut of_kind: Vec<Vec<usize>> = vec![Vec::new(); self.yard.kinds.len()];
         let node_bins = self.bins.iter().filter(|bin| bin.server.is_some());
-        let large: Vec<usize> = node_bins.flat_map(|bin| bin.spots.iter().copied()).collect();
+        let large: Vec<usize> = node_bins
+            .flat_map(|bin| bin.spots.iter().copied())
+            .collect();
         for (guest, kind) in self.yard.kind_of.iter().enumerate() {
             let Some(kind) = *kind else { continue };
             match like.places[guest] {

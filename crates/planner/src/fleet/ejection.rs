@@ -59,13 +59,21 @@ pub(crate) struct Search<'y, 'c> {
     regret: &'c Regret,
     /// What a unit of each number is of all there is of it.
     unit: [f64; DIMS],
+    /// Whether only those that are wanted may lie.
+    exact: bool,
     dice: Dice,
     pub rounds: u64,
 }
 
 impl<'y, 'c> Search<'y, 'c> {
     /// Starts from a state; `wanted` are those that are to be placed.
-    pub fn new(state: State<'y>, wanted: Vec<bool>, cost: &'c [f64], regret: &'c Regret, seed: u64) -> Self {
+    pub fn new(
+        state: State<'y>,
+        wanted: Vec<bool>,
+        cost: &'c [f64],
+        regret: &'c Regret,
+        seed: u64,
+    ) -> Self {
         let unplaced = |want: bool| {
             (0..state.places.len())
                 .filter(|&g| state.places[g].is_none() && state.yard.kind_of[g].is_some())
@@ -74,8 +82,17 @@ impl<'y, 'c> Search<'y, 'c> {
         };
         let mut unit = [0.0; DIMS];
         for (dim, unit) in unit.iter_mut().enumerate() {
-            let all: i64 = state.yard.spots.iter().map(|spot| i64::from(spot.room[dim])).sum();
-            *unit = if all > 0 && dim <= load::VFS { 1.0 / all as f64 } else { 0.0 };
+            let all: i64 = state
+                .yard
+                .spots
+                .iter()
+                .map(|spot| i64::from(spot.room[dim]))
+                .sum();
+            *unit = if all > 0 && dim <= load::VFS {
+                1.0 / all as f64
+            } else {
+                0.0
+            };
         }
         Self {
             weight: vec![WEIGHT; state.places.len()],
@@ -87,9 +104,18 @@ impl<'y, 'c> Search<'y, 'c> {
             best: state.clone(),
             state,
             unit,
+            exact: false,
             dice: Dice::new(seed),
             rounds: 0,
         }
+    }
+
+    /// Like [`Search::new`], and nobody else is ever placed.
+    pub fn only(state: State<'y>, wanted: Vec<bool>, regret: &'c Regret, seed: u64) -> Self {
+        let mut search = Self::new(state, wanted, &[], regret, seed);
+        search.spare.clear();
+        search.exact = true;
+        search
     }
 
     /// Works until so much is placed, or for so many rounds; whether it is.
@@ -141,7 +167,7 @@ impl<'y, 'c> Search<'y, 'c> {
             if self.state.places[guest].is_none() && self.state.yard.kind_of[guest].is_some() {
                 if self.wanted[guest] {
                     self.waiting.push(guest);
-                } else {
+                } else if !self.exact {
                     self.spare.push(guest);
                 }
             }
@@ -207,8 +233,10 @@ impl<'y, 'c> Search<'y, 'c> {
             return;
         };
         let Some((place, leave)) = self.cheapest(number, kind) else {
-            self.wanted[guest] = false;
-            self.spare.push(guest);
+            if !self.exact {
+                self.wanted[guest] = false;
+                self.spare.push(guest);
+            }
             return;
         };
         let mut out: Vec<usize> = Vec::new();
@@ -263,7 +291,12 @@ impl<'y, 'c> Search<'y, 'c> {
                     leave.weight += dearer;
                     least = least.min(leave.weight);
                     let place = Place::one(at, kind.vfs());
-                    keep(leave.weight, place, [leave, Leave::default()], &mut self.dice);
+                    keep(
+                        leave.weight,
+                        place,
+                        [leave, Leave::default()],
+                        &mut self.dice,
+                    );
                 }
             }
             return best.map(|(_, place, leave)| (place, leave));
@@ -315,7 +348,11 @@ impl<'y, 'c> Search<'y, 'c> {
             .iter()
             .map(|&(guest, cell)| {
                 let at = guest as usize;
-                (guest, self.weight[at], self.state.load_of(at, cell as usize))
+                (
+                    guest,
+                    self.weight[at],
+                    self.state.load_of(at, cell as usize),
+                )
             })
             .collect();
         choose(&loads, &need, Leave::default(), &mut least, &mut best);
@@ -359,7 +396,12 @@ impl<'y, 'c> Search<'y, 'c> {
     /// How much a node's room is room together: the square of it.
     fn apart(&self, spot: usize) -> f64 {
         let free = &self.state.free[spot];
-        let sum: f64 = self.unit.iter().zip(free).map(|(unit, free)| unit * f64::from(*free)).sum();
+        let sum: f64 = self
+            .unit
+            .iter()
+            .zip(free)
+            .map(|(unit, free)| unit * f64::from(*free))
+            .sum();
         sum * sum
     }
 
@@ -426,7 +468,10 @@ fn choose(
         if leave.weight > *least {
             continue;
         }
-        let helps = need.iter().zip(load).any(|(need, load)| *need > 0 && *load > 0);
+        let helps = need
+            .iter()
+            .zip(load)
+            .any(|(need, load)| *need > 0 && *load > 0);
         if !helps {
             continue;
         }

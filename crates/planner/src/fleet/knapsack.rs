@@ -3,6 +3,8 @@
 //! Takes the room and pieces with gains in whole numbers; gives the filling of the greatest
 //! gain, or, when the effort is spent, the best found and a gain that none exceeds.
 
+use std::collections::HashMap;
+
 use super::load::{DIMS, Load};
 
 /// The numbers of up to two nodes, one after the other.
@@ -37,6 +39,7 @@ pub(crate) type Filling = Vec<(usize, u32)>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Filled {
+    /// Of the best filling, or the floor.
     pub gain: i64,
     /// No filling gains more.
     pub bound: i64,
@@ -44,13 +47,19 @@ pub(crate) struct Filled {
     pub fillings: Vec<Filling>,
 }
 
-
 struct Filler<'p> {
     pieces: &'p [Piece],
     /// What a piece takes of all numbers together.
     weight: Vec<f64>,
+    /// What a piece gains for that; never rising.
+    density: Vec<f64>,
+    /// Pieces of one kind and gain, of which the bound counts only so many as there are.
+    group: Vec<usize>,
     price: [f64; 16],
     used: Vec<u32>,
+    /// By group: the bound that counted last, and how many.
+    counted: Vec<(u32, u32)>,
+    bounds: u32,
     chosen: Vec<(usize, u32)>,
     best: i64,
     found: Vec<Filling>,
@@ -59,13 +68,14 @@ struct Filler<'p> {
     limit: u32,
 }
 
-/// Fills a room. The prices say how the numbers are weighed against each other for the bound; any
+/// Fills a room with what gains more than `floor`. The prices say how the numbers are weighed against each other for the bound; any
 /// that are not negative are right, some are better.
 pub(crate) fn fill(
     room: &Room,
     prices: &[[f64; DIMS]],
     mut pieces: Vec<Piece>,
     kinds: usize,
+    floor: i64,
     limit: u32,
 ) -> Filled {
     pieces.retain(|piece| piece.gain > 0 && fits(&piece.load, room));
@@ -74,7 +84,11 @@ pub(crate) fn fill(
         for dim in 0..DIMS {
             let at = node * 8 + dim;
             // A number that is dear to nobody still tells full from empty.
-            let least = if room[at] > 0 { 0.01 / f64::from(room[at]) } else { 0.0 };
+            let least = if room[at] > 0 {
+                0.01 / f64::from(room[at])
+            } else {
+                0.0
+            };
             price[at] = prices[dim] + least;
         }
     }
@@ -88,89 +102,147 @@ pub(crate) fn fill(
         .collect();
     order.sort_by(|(a, x), (b, y)| {
         let density = |weight: f64, piece: &Piece| piece.gain as f64 / weight.max(1e-12);
-        density(*b, y).total_cmp(&density(*a, x)).then(x.id.cmp(&y.id))
+        density(*b, y)
+            .total_cmp(&density(*a, x))
+            .then(x.id.cmp(&y.id))
     });
     let (weight, pieces): (Vec<f64>, Vec<Piece>) = order.into_iter().unzip();
+    let mut groups: HashMap<(usize, i64), usize> = HashMap::new();
+    let group: Vec<usize> = pieces
+        .iter()
+        .map(|piece| {
+            let next = groups.len();
+            *groups.entry((piece.kind, piece.gain)).or_insert(next)
+        })
+        .collect();
+    let density = pieces.iter().zip(&weight);
     let mut filler = Filler {
+        density: density
+            .map(|(piece, weight)| piece.gain as f64 / weight.max(1e-12) * ROUNDED_UP)
+            .collect(),
         weight,
         price,
         used: vec![0; kinds],
+        counted: vec![(0, 0); groups.len()],
+        group,
+        bounds: 0,
         chosen: Vec::new(),
-        best: 0,
+        best: floor.max(0),
         found: Vec::new(),
         steps: 0,
         limit,
         pieces: &pieces,
     };
-    let root = filler.bound(0, room, 0);
+    let left = filler.left(room);
+    let root = filler.bound(0, room, left, 0);
     filler.descend(0, room, 0);
     Filled {
         gain: filler.best,
-        bound: if filler.steps > limit { root } else { filler.best },
+        bound: if filler.steps > limit {
+            root.max(floor)
+        } else {
+            filler.best
+        },
         fillings: filler.found,
     }
 }
+
+/// So that the arithmetic never hides a better filling.
+const ROUNDED_UP: f64 = 1.0 + 1e-12;
 
 fn fits(load: &Room, free: &Room) -> bool {
     load.iter().zip(free).all(|(load, free)| load <= free)
 }
 
 impl Filler<'_> {
-    fn descend(&mut self, at: usize, free: &Room, gain: i64) {
+    /// Adds to what is chosen, from a piece on, whatever may still lead to more than the best.
+    fn descend(&mut self, from: usize, free: &Room, gain: i64) {
         if gain > self.best {
             self.best = gain;
             let ids = self.chosen.iter();
             let filling = ids.map(|&(piece, n)| (self.pieces[piece].id, n)).collect();
             self.found.push(filling);
         }
-        self.steps += 1;
-        if at == self.pieces.len() || self.steps > self.limit || self.bound(at, free, gain) <= self.best {
-            return;
-        }
-        let piece = &self.pieces[at];
-        let mut most = piece.most - self.used[piece.kind].min(piece.most);
-        for (free, load) in free.iter().zip(&piece.load) {
-            if *load > 0 {
-                most = most.min((free / load).unsigned_abs());
+        let left = self.left(free);
+        for at in from..self.pieces.len() {
+            if gain as f64 + left * self.density[at] < (self.best + 1) as f64 {
+                return;
             }
-        }
-        let kind = piece.kind;
-        for count in (0..=most).rev() {
-            let mut free = *free;
-            for (free, load) in free.iter_mut().zip(&piece.load) {
-                *free -= load * count as i32;
+            let most = self.most(at, free);
+            if most == 0 {
+                continue;
             }
-            if count > 0 {
+            self.steps += 1;
+            if self.steps > self.limit || self.bound(at, free, left, gain) <= self.best {
+                return;
+            }
+            let piece = &self.pieces[at];
+            for count in (1..=most).rev() {
+                let mut free = *free;
+                for (free, load) in free.iter_mut().zip(&piece.load) {
+                    *free -= load * count as i32;
+                }
                 self.chosen.push((at, count));
-                self.used[kind] += count;
-            }
-            self.descend(at + 1, &free, gain + piece.gain * i64::from(count));
-            if count > 0 {
+                self.used[piece.kind] += count;
+                self.descend(at + 1, &free, gain + piece.gain * i64::from(count));
+                self.used[piece.kind] -= count;
                 self.chosen.pop();
-                self.used[kind] -= count;
             }
         }
     }
 
-    /// What at most is gained from here on: pieces may be cut, and only their weights count.
-    fn bound(&self, at: usize, free: &Room, gain: i64) -> i64 {
+    /// What is free of all numbers together.
+    fn left(&self, free: &Room) -> f64 {
         let each = self.price.iter().zip(free);
-        let mut left: f64 = each.map(|(price, free)| price * f64::from(*free)).sum();
+        each.map(|(price, free)| price * f64::from(*free)).sum()
+    }
+
+    /// How many of a piece still fit.
+    fn most(&self, at: usize, free: &Room) -> u32 {
+        let piece = &self.pieces[at];
+        if !fits(&piece.load, free) {
+            return 0;
+        }
+        let mut most = piece.most - self.used[piece.kind].min(piece.most);
+        if most > 1 {
+            for (free, load) in free.iter().zip(&piece.load) {
+                if *load > 0 {
+                    most = most.min((free / load).unsigned_abs());
+                }
+            }
+        }
+        most
+    }
+
+    /// What at most is gained from here on: pieces may be cut, and only their weights count.
+    fn bound(&mut self, at: usize, free: &Room, mut left: f64, gain: i64) -> i64 {
+        self.bounds += 1;
+        let enough = (self.best + 1) as f64;
         let mut sum = gain as f64;
-        for (piece, weight) in self.pieces[at..].iter().zip(&self.weight[at..]) {
+        for at in at..self.pieces.len() {
+            // What is left cannot be used better than by this piece.
+            if sum + left * self.density[at] < enough {
+                return self.best;
+            }
+            let piece = &self.pieces[at];
             if !fits(&piece.load, free) {
                 continue;
             }
-            let all = weight * f64::from(piece.most);
+            let counted = &mut self.counted[self.group[at]];
+            if counted.0 != self.bounds {
+                *counted = (self.bounds, self.used[piece.kind]);
+            }
+            let count = piece.most - counted.1.min(piece.most);
+            counted.1 += count;
+            let all = self.weight[at] * f64::from(count);
             if all >= left {
-                sum += piece.gain as f64 * left / weight.max(1e-12);
+                sum += self.density[at] * left;
                 break;
             }
-            sum += piece.gain as f64 * f64::from(piece.most);
+            sum += piece.gain as f64 * f64::from(count);
             left -= all;
         }
-        // Up, so that the arithmetic never hides a better one.
-        (sum * (1.0 + 1e-12)).ceil() as i64 + 1
+        (sum * ROUNDED_UP) as i64 + 1
     }
 }
 
@@ -224,7 +296,7 @@ mod tests {
             for price in prices.iter_mut().flatten() {
                 *price = dice.below(10) as f64;
             }
-            let found = fill(&room, &prices, pieces.clone(), 6, 100_000);
+            let found = fill(&room, &prices, pieces.clone(), 6, 0, 100_000);
             assert_eq!(found.gain, all(&pieces, 0, room));
             assert_eq!(found.bound, found.gain);
         }

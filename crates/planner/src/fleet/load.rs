@@ -109,7 +109,9 @@ impl Guest {
         (1..=2).contains(&self.cells)
             && self.vcpus > 0
             && self.vcpus.is_multiple_of(self.cells)
-            && [self.vcpus, self.memory, self.vfs].iter().all(|&n| n < MOST / 4)
+            && [self.vcpus, self.memory, self.vfs]
+                .iter()
+                .all(|&n| n < MOST / 4)
     }
 
     /// vCPUs of each cell.
