@@ -257,7 +257,7 @@ impl<'y> Columns<'y> {
     pub fn improve(&mut self, enough: u64, times: usize) {
         const STEPS: usize = 20_000;
         /// Steps for one bin, first while any better filling will do, then for the best.
-        const QUICK: u32 = 400;
+        const QUICK: u32 = 80;
         const EXACT: u32 = 40_000;
         let mut limit = QUICK;
         for _ in 0..times {

@@ -39,9 +39,7 @@ pub(crate) type Filling = Vec<(usize, u32)>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Filled {
-    /// Of the best filling, or the floor.
-    pub gain: i64,
-    /// No filling gains more.
+    /// No filling gains more; of the last filling, unless the effort was spent.
     pub bound: i64,
     /// The best, after others that were best for a while.
     pub fillings: Vec<Filling>,
@@ -137,7 +135,6 @@ pub(crate) fn fill(
     let root = filler.bound(0, room, left, 0);
     filler.descend(0, room, 0);
     Filled {
-        gain: filler.best,
         bound: if filler.steps > limit {
             root.max(floor)
         } else {
@@ -297,8 +294,13 @@ mod tests {
                 *price = dice.below(10) as f64;
             }
             let found = fill(&room, &prices, pieces.clone(), 6, 0, 100_000);
-            assert_eq!(found.gain, all(&pieces, 0, room));
-            assert_eq!(found.bound, found.gain);
+            assert_eq!(found.bound, all(&pieces, 0, room));
+            let last = found.fillings.last().unwrap();
+            let gain: i64 = last
+                .iter()
+                .map(|&(id, n)| pieces[id].gain * i64::from(n))
+                .sum();
+            assert_eq!(gain, found.bound);
         }
     }
 }

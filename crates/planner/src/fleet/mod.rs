@@ -10,12 +10,14 @@ mod columns;
 mod ejection;
 mod greedy;
 mod knapsack;
+mod live;
 mod load;
 mod pins;
 mod search;
 mod simplex;
 mod yard;
 
+pub use live::{Fleet, GuestId, Moved};
 pub use load::{Guest, NodeShape, Sharing, Threads};
 pub use pins::{CellPins, CoreShape, pin};
 pub use search::{Effort, Means};
