@@ -236,12 +236,10 @@ fn pins(
 ) -> Option<Vec<Vec<CellPins>>> {
     let mut here: BTreeMap<(usize, usize), Vec<(usize, usize)>> = BTreeMap::new();
     for (guest, seat) in packing.seats.iter().enumerate() {
-        for seat in seat {
-            for (cell, &node) in seat.nodes.iter().enumerate() {
-                here.entry((seat.server, node))
-                    .or_default()
-                    .push((guest, cell));
-            }
+        let Some(seat) = seat else { continue };
+        for (cell, &node) in seat.nodes.iter().enumerate() {
+            let at = (seat.server, node);
+            here.entry(at).or_default().push((guest, cell));
         }
     }
     let mut all: Vec<Vec<CellPins>> = packing

@@ -1,6 +1,8 @@
 //! Packings of guests on several servers: each is checked thread by thread by code that shares
 //! nothing with the planner, and small ones against every placement there is.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bmslice_model::CpuId;

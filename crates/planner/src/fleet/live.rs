@@ -15,6 +15,9 @@ use super::yard::{Place, Spot};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GuestId(usize);
 
+/// A number and whose it is, in order.
+type Shelf = BTreeSet<(i32, usize)>;
+
 /// Servers and who lies on them.
 #[derive(Debug, Clone)]
 pub struct Fleet {
@@ -29,9 +32,9 @@ pub struct Fleet {
     /// Those that left leave a hole.
     guests: Vec<Option<(Guest, Place)>>,
     /// By SMT, virtual functions left, then threads left: memory left and node.
-    index: [[Vec<BTreeSet<(i32, usize)>>; 2]; 2],
+    index: [[Vec<Shelf>; 2]; 2],
     /// By SMT and virtual functions left: the second most threads left on any node, and server.
-    pairs: [[BTreeSet<(i32, usize)>; 2]; 2],
+    pairs: [[Shelf; 2]; 2],
     /// By server: where it stands among the pairs.
     pair_of: Vec<Option<(usize, usize, i32)>>,
 }
@@ -259,7 +262,7 @@ impl Fleet {
         }
     }
 
-    fn shelf(&mut self, spot: usize) -> &mut BTreeSet<(i32, usize)> {
+    fn shelf(&mut self, spot: usize) -> &mut Shelf {
         let free = &self.free[spot];
         let of = &mut self.index[usize::from(self.spots[spot].smt)][usize::from(free[VFS] > 0)];
         let main = free[MAIN].unsigned_abs() as usize;

@@ -5,6 +5,11 @@
 //! proven to be best. First-fit packings differ from the optimum by a tenth and more, so it is
 //! searched for: a greedy start, ejections, and only where these do not meet the bound, columns.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "a number of a load stands at the same place in several vectors"
+)]
+
 mod bound;
 mod columns;
 mod ejection;
