@@ -17,6 +17,7 @@ mod greedy;
 mod knapsack;
 mod live;
 mod load;
+mod loose;
 mod pins;
 mod search;
 mod simplex;
@@ -24,6 +25,7 @@ mod yard;
 
 pub use live::{Fleet, GuestId, Moved};
 pub use load::{Guest, NodeShape, Sharing, Threads};
+pub use loose::{Located, take_loose};
 pub use pins::{CellPins, CoreShape, pin};
 pub use search::{Effort, Means};
 pub use yard::Objective;
