@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bmslice_model::CpuId;
 use bmslice_planner::fleet::{
-    CellPins, CoreShape, Effort, Fleet, Guest, NodeShape, Objective, Packing, Sharing, Threads,
-    arrive, pack, pin,
+    CellPins, CoreShape, Effort, Fleet, Guest, Located, NodeShape, Objective, Packing, Sharing,
+    Threads, arrive, pack, pin, take_loose,
 };
 use proptest::prelude::*;
 
@@ -453,4 +453,74 @@ fn absurd_numbers_are_left_out_and_the_others_placed() {
         Effort::default(),
     );
     assert_eq!(empty.value, 0);
+}
+
+#[test]
+fn a_fleet_of_thousands_is_packed_and_its_gap_is_stated() {
+    let node = NodeShape {
+        threads_per_core: 2,
+        full: 5,
+        half: 1,
+        memory: 60,
+        vfs: 4,
+    };
+    let servers = vec![vec![node, node]; 2000];
+    let guests: Vec<Guest> = (0..12_000)
+        .map(|at| Guest {
+            vcpus: 1 + at % 6,
+            threads: [Threads::Prefer, Threads::Require, Threads::Isolate][at as usize % 3],
+            emulator: at % 2 == 0,
+            cells: 1,
+            memory: 1 + at % 13,
+            vfs: at % 5 / 4,
+        })
+        .collect();
+    for objective in [Objective::Count, Objective::Vcpus] {
+        let packing = pack(
+            &servers,
+            &guests,
+            Sharing::Threads,
+            objective,
+            Effort::default(),
+        );
+        assert!(packing.value <= packing.bound);
+        // First fit comes within a tenth of what the sums allow.
+        assert!(
+            packing.value * 10 >= packing.bound * 9,
+            "{} of {}",
+            packing.value,
+            packing.bound
+        );
+        assert!(packing.bound < guests.iter().map(|guest| u64::from(guest.vcpus)).sum());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn loose_cpus_are_as_many_as_asked_and_free(
+        host in host(3, 6),
+        count in 0..40usize,
+    ) {
+        let cores: Vec<Located> = host
+            .nodes
+            .iter()
+            .enumerate()
+            .flat_map(|(node, (cores, ..))| cores.iter().map(move |core| Located {
+                socket: node / 2,
+                node,
+                core: core.clone(),
+            }))
+            .collect();
+        let free: BTreeSet<CpuId> = cores.iter().flat_map(|core| core.core.threads.clone()).collect();
+        match take_loose(&cores, count) {
+            None => prop_assert!(count > free.len()),
+            Some(cpus) => {
+                let distinct: BTreeSet<CpuId> = cpus.iter().copied().collect();
+                prop_assert_eq!((cpus.len(), distinct.len()), (count, count));
+                prop_assert!(distinct.is_subset(&free));
+            }
+        }
+    }
 }

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use super::load::{DIMS, Load, VFS};
+use super::load::{self, DIMS, Load, VFS};
 use super::simplex::{Column, Program};
-use super::yard::{Regret, Yard};
+use super::yard::{Kind, Regret, Yard};
 
 /// The whole numbers that stand for a price of 1.
 const ONE: i64 = 1 << 24;
@@ -73,7 +73,7 @@ pub(crate) fn everything_may_fit(yard: &Yard) -> bool {
     }
     smt_asked <= smt
         && room.iter().flatten().all(|&left| left >= 0)
-        && (0..yard.kinds.len()).all(|kind| yard.fits_empty(kind))
+        && yard.fit_empty().into_iter().all(|fits| fits)
 }
 
 /// The value of all that is asked for.
@@ -81,6 +81,49 @@ pub(crate) fn asked(yard: &Yard) -> u64 {
     let each = yard.kinds.iter();
     each.map(|kind| u64::from(kind.count) * u64::from(kind.value))
         .sum()
+}
+
+/// A bound from one sum at a time: the cheapest guests for it, as many as the sum holds. For fleets
+/// that are too large for a program.
+pub(crate) fn by_sums(yard: &Yard) -> u64 {
+    let fit = yard.fit_empty();
+    let mut best = asked(yard);
+    for dim in [load::MAIN, load::MEMORY, VFS] {
+        let all = yard.spots.iter().map(|spot| i64::from(spot.room[dim]));
+        let mut left = u64::try_from(all.sum::<i64>()).unwrap_or(0);
+        // What a kind takes at least, wherever it lies.
+        let takes = |kind: &Kind| -> u64 {
+            if dim == VFS {
+                return u64::from(kind.guest.vfs);
+            }
+            let on = kind.loads.iter().filter_map(|cells| {
+                let each = cells[..kind.cells].iter();
+                each.map(|cell| cell.map(|load| u64::from(load[dim].unsigned_abs())))
+                    .sum::<Option<u64>>()
+            });
+            on.min().unwrap_or(0)
+        };
+        let could = yard.kinds.iter().zip(&fit).filter(|(_, fits)| **fits);
+        let mut kinds: Vec<(u64, &Kind)> = could.map(|(kind, _)| (takes(kind), kind)).collect();
+        // By what they take for what they are worth, in whole numbers.
+        kinds.sort_by(|(a, x), (b, y)| {
+            let (a, b) = (a * u64::from(y.value), b * u64::from(x.value));
+            a.cmp(&b)
+        });
+        let mut sum = 0;
+        for (take, kind) in kinds {
+            let (value, count) = (u64::from(kind.value), u64::from(kind.count));
+            let fit = left.checked_div(take).map_or(count, |fit| fit.min(count));
+            sum += fit * value;
+            left -= fit * take;
+            if fit < count {
+                sum += left * value / take.max(1);
+                break;
+            }
+        }
+        best = best.min(sum);
+    }
+    best
 }
 
 struct Way {
@@ -234,7 +277,7 @@ fn ways(yard: &Yard, class_of: &[usize], classes: &[Vec<usize>]) -> Vec<Way> {
             let mut nodes = classes[class].iter();
             let load = kind.load(&yard.spots[classes[class][0]], cell, vfs)?;
             nodes
-                .any(|&spot| super::load::fits(&load, &yard.spots[spot].room))
+                .any(|&spot| load::fits(&load, &yard.spots[spot].room))
                 .then_some(load)
         };
         if kind.cells == 1 {

@@ -54,7 +54,7 @@ pub(crate) struct Search<'y, 'c> {
     spare: Vec<usize>,
     /// By guest: whether it is insisted on.
     wanted: Vec<bool>,
-    /// By guest: its cost by the prices of what is scarce.
+    /// By guest: its cost by the prices of what is scarce; empty when nothing is known to be.
     cost: &'c [f64],
     regret: &'c Regret,
     /// What a unit of each number is of all there is of it.
@@ -184,7 +184,8 @@ impl<'y, 'c> Search<'y, 'c> {
         }
         let at = self.dice.below(self.spare.len());
         let other = self.spare[at];
-        if self.cost[other] > self.cost[guest] * DEARER + 0.02 {
+        let cost = |guest: usize| self.cost.get(guest).copied().unwrap_or(1.0);
+        if cost(other) > cost(guest) * DEARER + 0.02 {
             return guest;
         }
         self.spare[at] = guest;
@@ -265,6 +266,7 @@ impl<'y, 'c> Search<'y, 'c> {
     /// The place whose ejections weigh least, of equals one by the dice.
     fn cheapest(&mut self, number: usize, kind: &Kind) -> Option<(Place, [Leave; 2])> {
         let mut best: Option<(u64, Place, [Leave; 2])> = None;
+        let mut loads = Vec::new();
         let mut ties = 0;
         let yard = self.state.yard;
         let mut keep = |weight: u64, place: Place, leave: [Leave; 2], dice: &mut Dice| {
@@ -287,7 +289,7 @@ impl<'y, 'c> Search<'y, 'c> {
                 if dearer > least {
                     continue;
                 }
-                if let Some(mut leave) = self.leave(at, &load, least - dearer) {
+                if let Some(mut leave) = self.leave(at, &load, least - dearer, &mut loads) {
                     leave.weight += dearer;
                     least = least.min(leave.weight);
                     let place = Place::one(at, kind.vfs());
@@ -304,12 +306,12 @@ impl<'y, 'c> Search<'y, 'c> {
         for &(first, end) in &yard.servers {
             for here in 0..=kind.vfs() {
                 let there = kind.vfs() - here;
-                let of = |cell: usize, vfs: i32| -> Vec<Option<Leave>> {
+                let mut of = |cell: usize, vfs: i32| -> Vec<Option<Leave>> {
                     let spots = yard.spots[first..end].iter().enumerate();
                     spots
                         .map(|(at, spot)| {
                             let load = kind.load(spot, cell, vfs)?;
-                            self.leave(first + at, &load, u64::MAX)
+                            self.leave(first + at, &load, u64::MAX, &mut loads)
                         })
                         .collect()
                 };
@@ -335,27 +337,30 @@ impl<'y, 'c> Search<'y, 'c> {
     }
 
     /// Who has to leave a node for a load; `None` when that cannot be, or weighs more than `most`.
-    fn leave(&self, spot: usize, load: &Load, most: u64) -> Option<Leave> {
+    fn leave(
+        &self,
+        spot: usize,
+        load: &Load,
+        most: u64,
+        loads: &mut Vec<(u32, u64, Load)>,
+    ) -> Option<Leave> {
         if !load::fits(load, &self.state.yard.spots[spot].room) {
             return None;
         }
         let mut need = *load;
         load::take(&mut need, &self.state.free[spot]);
+        if need.iter().all(|&n| n <= 0) {
+            return Some(Leave::default());
+        }
         let mut best = None;
         let mut least = most;
-        let here = &self.state.here[spot];
-        let loads: Vec<(u32, u64, Load)> = here
-            .iter()
-            .map(|&(guest, cell)| {
-                let at = guest as usize;
-                (
-                    guest,
-                    self.weight[at],
-                    self.state.load_of(at, cell as usize),
-                )
-            })
-            .collect();
-        choose(&loads, &need, Leave::default(), &mut least, &mut best);
+        loads.clear();
+        loads.extend(self.state.here[spot].iter().map(|&(guest, cell)| {
+            let at = guest as usize;
+            let load = self.state.load_of(at, cell as usize);
+            (guest, self.weight[at], load)
+        }));
+        choose(loads, &need, Leave::default(), &mut least, &mut best);
         best
     }
 

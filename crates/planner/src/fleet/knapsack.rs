@@ -133,7 +133,7 @@ pub(crate) fn fill(
     };
     let left = filler.left(room);
     let root = filler.bound(0, room, left, 0);
-    filler.descend(0, room, 0);
+    filler.descend(0, room, left, 0);
     Filled {
         bound: if filler.steps > limit {
             root.max(floor)
@@ -147,20 +147,21 @@ pub(crate) fn fill(
 /// So that the arithmetic never hides a better filling.
 const ROUNDED_UP: f64 = 1.0 + 1e-12;
 
+/// As [`super::load::fits`].
 fn fits(load: &Room, free: &Room) -> bool {
-    load.iter().zip(free).all(|(load, free)| load <= free)
+    let each = load.iter().zip(free);
+    each.fold(0, |signs, (load, free)| signs | (free - load)) >= 0
 }
 
 impl Filler<'_> {
     /// Adds to what is chosen, from a piece on, whatever may still lead to more than the best.
-    fn descend(&mut self, from: usize, free: &Room, gain: i64) {
+    fn descend(&mut self, from: usize, free: &Room, left: f64, gain: i64) {
         if gain > self.best {
             self.best = gain;
             let ids = self.chosen.iter();
             let filling = ids.map(|&(piece, n)| (self.pieces[piece].id, n)).collect();
             self.found.push(filling);
         }
-        let left = self.left(free);
         for at in from..self.pieces.len() {
             if gain as f64 + left * self.density[at] < (self.best + 1) as f64 {
                 return;
@@ -181,7 +182,8 @@ impl Filler<'_> {
                 }
                 self.chosen.push((at, count));
                 self.used[piece.kind] += count;
-                self.descend(at + 1, &free, gain + piece.gain * i64::from(count));
+                let rest = left - self.weight[at] * f64::from(count);
+                self.descend(at + 1, &free, rest, gain + piece.gain * i64::from(count));
                 self.used[piece.kind] -= count;
                 self.chosen.pop();
             }
@@ -295,7 +297,7 @@ mod tests {
             }
             let found = fill(&room, &prices, pieces.clone(), 6, 0, 100_000);
             assert_eq!(found.bound, all(&pieces, 0, room));
-            let last = found.fillings.last().unwrap();
+            let last = found.fillings.last().cloned().unwrap_or_default();
             let gain: i64 = last
                 .iter()
                 .map(|&(id, n)| pieces[id].gain * i64::from(n))

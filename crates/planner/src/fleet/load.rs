@@ -148,9 +148,11 @@ impl Guest {
     }
 }
 
-/// Whether a load fits into what is free.
+/// Whether a load fits into what is free. Without branches, since it is asked most of all: a
+/// number that is negative anywhere leaves its sign.
 pub(crate) fn fits(load: &Load, free: &Load) -> bool {
-    load.iter().zip(free).all(|(load, free)| load <= free)
+    let each = load.iter().zip(free);
+    each.fold(0, |signs, (load, free)| signs | (free - load)) >= 0
 }
 
 pub(crate) fn take(free: &mut Load, load: &Load) {

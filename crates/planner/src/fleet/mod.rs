@@ -72,12 +72,71 @@ pub fn pack(
     effort: Effort,
 ) -> Packing {
     let yard = Yard::new(servers, guests, sharing, objective);
+    if yard.spots.len() > MOST_NODES || yard.kinds.len() > MOST_KINDS {
+        return pack_many(&yard, servers, guests, sharing);
+    }
     let found = search::best(&yard, effort);
     Packing {
         seats: seats(&found.state),
         value: found.state.value,
         bound: found.bound,
         means: found.means,
+    }
+}
+
+/// Fleets with more nodes, or more different guests, are packed one guest after the other: in
+/// memory and time that grow with the fleet alone.
+const MOST_NODES: usize = 512;
+const MOST_KINDS: usize = 600;
+
+fn u64_of(n: i32) -> u64 {
+    u64::from(n.unsigned_abs())
+}
+
+fn pack_many(
+    yard: &Yard,
+    servers: &[Vec<NodeShape>],
+    guests: &[Guest],
+    sharing: Sharing,
+) -> Packing {
+    // Where not all fit, those are left out that take most for what they are worth.
+    let mut room: u64 = yard
+        .spots
+        .iter()
+        .map(|spot| spot.room[load::MAIN])
+        .map(u64_of)
+        .sum();
+    let takes = |guest: usize| -> (u64, u64) {
+        yard.kind_of[guest].map_or((u64::MAX, 0), |kind| {
+            let kind = &yard.kinds[kind];
+            let loads = kind.loads[1].iter().take(kind.cells).flatten();
+            let all = loads.map(|load| u64_of(load[load::MAIN])).sum::<u64>();
+            (all * 1024 / u64::from(kind.value.max(1)), all)
+        })
+    };
+    let mut order: Vec<usize> = (0..guests.len()).collect();
+    order.sort_by_cached_key(|&guest| takes(guest));
+    let cut = order.iter().position(|&guest| {
+        let (_, all) = takes(guest);
+        room = room.saturating_sub(all);
+        room == 0
+    });
+    let (first, rest) = order.split_at(cut.unwrap_or(order.len()));
+    let mut fleet = Fleet::new(servers, sharing);
+    let mut ids = vec![None; guests.len()];
+    for part in [first, rest] {
+        let asked: Vec<Guest> = part.iter().map(|&guest| guests[guest]).collect();
+        for (&guest, id) in part.iter().zip(fleet.add_all(&asked)) {
+            ids[guest] = id;
+        }
+    }
+    let value = ids.iter().zip(&yard.kind_of).filter(|(id, _)| id.is_some());
+    let value = value.filter_map(|(_, kind)| *kind);
+    Packing {
+        value: value.map(|kind| u64::from(yard.kinds[kind].value)).sum(),
+        seats: ids.into_iter().map(|id| fleet.seat(id?)).collect(),
+        bound: bound::by_sums(yard),
+        means: Means::Greedy,
     }
 }
 

@@ -27,7 +27,7 @@ impl Default for Effort {
         Self {
             rounds: 2000,
             columns: 400,
-            starts: 32,
+            starts: 24,
         }
     }
 }

@@ -133,10 +133,21 @@ impl Yard {
         }
     }
 
-    /// Whether an empty fleet could hold one of this kind.
-    pub fn fits_empty(&self, kind: usize) -> bool {
+    /// By kind: whether an empty fleet could hold one of it.
+    pub fn fit_empty(&self) -> Vec<bool> {
         let free: Vec<Load> = self.spots.iter().map(|spot| spot.room).collect();
-        (0..self.servers.len()).any(|server| self.first_fit(kind, server, &free).is_some())
+        // Servers that are alike answer alike.
+        let mut servers: BTreeMap<Vec<(bool, Load)>, usize> = BTreeMap::new();
+        for (server, &(first, end)) in self.servers.iter().enumerate() {
+            let nodes = self.spots[first..end].iter();
+            let shape = nodes.map(|spot| (spot.smt, spot.room)).collect();
+            servers.entry(shape).or_insert(server);
+        }
+        let holds = |kind: usize| {
+            let mut servers = servers.values();
+            servers.any(|&server| self.first_fit(kind, server, &free).is_some())
+        };
+        (0..self.kinds.len()).map(holds).collect()
     }
 
     /// The first place on a server that holds one of this kind.
