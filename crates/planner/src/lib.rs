@@ -22,6 +22,7 @@ mod conflict;
 mod cores;
 mod demand;
 mod devices;
+pub mod fleet;
 mod function;
 mod identity;
 mod kernel;
