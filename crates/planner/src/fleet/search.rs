@@ -112,16 +112,20 @@ fn by_fillings<'y>(
     columns.learn(&state);
     columns.improve(state.value, effort.columns);
     let mut dice = Dice::new(5);
+    let mut since = 0;
     for seed in 0..effort.starts {
-        if state.value >= columns.bound {
+        // A bound that is a little too high must not cost all the effort there is.
+        if state.value >= columns.bound || since > effort.starts / 2 {
             break;
         }
+        since += 1;
         let mut start = columns.sample(&state, &mut dice);
         greedy::fill(&mut start, &aim.cheapest, &bound.regret);
         let mut search = Search::new(start, aim.wanted.clone(), &aim.cost, &bound.regret, seed);
         search.run(columns.bound, size.clamp(50, effort.rounds));
         if search.best.value > state.value {
             state = search.best;
+            since = 0;
         }
     }
     Found {
@@ -200,9 +204,12 @@ impl Aim {
     }
 }
 
+/// Guests times nodes up to which every means is used for a guest that arrives.
+const SMALL: usize = 500;
+
 /// Places guests in strict order of arrival: nobody who was accepted is sent away again. With
 /// `repack` those that lie may move for a new one.
-pub(crate) fn arrive(yard: &Yard, repack: bool, rounds: u64) -> State<'_> {
+pub(crate) fn arrive(yard: &Yard, repack: bool, effort: Effort) -> State<'_> {
     let nothing = Regret::default();
     let mut state = State::empty(yard);
     let mut accepted = vec![false; yard.kind_of.len()];
@@ -228,8 +235,13 @@ pub(crate) fn arrive(yard: &Yard, repack: bool, rounds: u64) -> State<'_> {
             if bound::by_class(&so_far).value >= goal {
                 let mut search =
                     Search::only(state.clone(), accepted.clone(), &nothing, guest as u64);
-                if search.run(goal, rounds) {
+                if search.run(goal, effort.rounds * 2) {
                     state = search.best;
+                    fits = true;
+                } else if yard.kind_of.len() * yard.spots.len() <= SMALL
+                    && let Some(found) = all_of(yard, &so_far, &accepted, goal, effort)
+                {
+                    state = found;
                     fits = true;
                 }
             }
@@ -241,4 +253,34 @@ pub(crate) fn arrive(yard: &Yard, repack: bool, rounds: u64) -> State<'_> {
         }
     }
     state
+}
+
+/// A placement of all these guests, looked for with every means.
+fn all_of<'y>(
+    yard: &'y Yard,
+    so_far: &Yard,
+    accepted: &[bool],
+    goal: u64,
+    effort: Effort,
+) -> Option<State<'y>> {
+    let kind_of = yard.kind_of.iter().zip(accepted);
+    let only = Yard {
+        kind_of: kind_of.map(|(kind, yes)| kind.filter(|_| *yes)).collect(),
+        ..so_far.clone()
+    };
+    let effort = Effort {
+        starts: effort.starts / 4,
+        ..effort
+    };
+    let found = best(&only, effort).state;
+    if found.value < goal {
+        return None;
+    }
+    let mut state = State::empty(yard);
+    for (guest, place) in found.places.iter().enumerate() {
+        if let Some(place) = *place {
+            state.place(guest, place);
+        }
+    }
+    (state.value == goal).then_some(state)
 }
