@@ -18,7 +18,7 @@ pub struct Effort {
     pub rounds: u64,
     /// Times that new fillings are asked for.
     pub columns: usize,
-    /// New starts from fillings.
+    /// New starts from fillings; for small fleets, whose starts cost little, up to three times as many.
     pub starts: u64,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn best<'y>(yard: &'y Yard, effort: Effort) -> Found<'y> {
         if state.value < all {
             let wanted = vec![true; yard.kind_of.len()];
             let mut search = Search::new(state, wanted, &[], &nothing, 1);
-            search.run(all, size.clamp(20, effort.rounds / 6));
+            search.run(all, size.clamp(20, (effort.rounds / 6).max(20)));
             state = search.best;
             means = Means::Ejections;
         }
@@ -88,9 +88,9 @@ pub(crate) fn best<'y>(yard: &'y Yard, effort: Effort) -> Found<'y> {
         Means::Ejections
     };
     let mut search = Search::new(state, aim.wanted.clone(), &aim.cost, &bound.regret, 1);
-    search.run(goal, (size * 2).clamp(20, effort.rounds));
+    search.run(goal, (size * 2).clamp(20, effort.rounds.max(20)));
     let state = search.best;
-    if state.value >= goal || effort.columns == 0 {
+    if state.value >= goal || effort.columns == 0 || effort.rounds == 0 {
         return Found {
             state,
             bound: goal,
@@ -113,16 +113,18 @@ fn by_fillings<'y>(
     columns.improve(state.value, effort.columns);
     let mut dice = Dice::new(5);
     let mut since = 0;
-    for seed in 0..effort.starts {
+    let rounds = size.clamp(50, effort.rounds.max(50));
+    let starts = (effort.starts * effort.rounds / rounds).min(effort.starts * 3);
+    for seed in 0..starts {
         // A bound that is a little too high must not cost all the effort there is.
-        if state.value >= columns.bound || since > effort.starts / 2 {
+        if state.value >= columns.bound || since > starts * 2 / 3 {
             break;
         }
         since += 1;
         let mut start = columns.sample(&state, &mut dice);
         greedy::fill(&mut start, &aim.cheapest, &bound.regret);
         let mut search = Search::new(start, aim.wanted.clone(), &aim.cost, &bound.regret, seed);
-        search.run(columns.bound, size.clamp(50, effort.rounds));
+        search.run(columns.bound, rounds);
         if search.best.value > state.value {
             state = search.best;
             since = 0;
