@@ -19,8 +19,8 @@ pub(crate) type Counts = Vec<u32>;
 /// than two classes.
 const MOST_TAKES: usize = 512;
 
-/// More sites than this are not listed. Eight nodes have 70 ways to choose four, in any order of the
-/// first 280; a topology with more than sixteen nodes has not been seen.
+/// More sites than this are not listed, and the answer is then that it was not decided. Sixteen nodes
+/// have 12,870 ways to choose eight of them, times eight for the one where the pool lies.
 const MOST_SITES: usize = 1 << 17;
 
 /// What one slice asks for.
