@@ -88,7 +88,7 @@ pub(crate) fn best<'y>(yard: &'y Yard, effort: Effort) -> Found<'y> {
         Means::Ejections
     };
     let mut search = Search::new(state, aim.wanted.clone(), &aim.cost, &bound.regret, 1);
-    search.run(goal, (size * 2).clamp(20, effort.rounds.max(20)));
+    search.run(goal, (size * 2).clamp(20, (effort.rounds * 2).max(20)));
     let state = search.best;
     if state.value >= goal || effort.columns == 0 || effort.rounds == 0 {
         return Found {
