@@ -19,6 +19,10 @@ pub(crate) type Counts = Vec<u32>;
 /// than two classes.
 const MOST_TAKES: usize = 512;
 
+/// More sites than this are not listed, and the answer is then that it was not decided. Sixteen nodes
+/// have 12,870 ways to choose eight of them, times eight for the one where the pool lies.
+const MOST_SITES: usize = 1 << 17;
+
 /// What one slice asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Demand {
@@ -181,6 +185,12 @@ fn sites(spec: &SliceSpec, server: &Server<'_>) -> Result<Vec<Vec<usize>>, Refus
                         .collect::<Vec<NumaNodeId>>(),
                 });
             }
+            if ways(count, cells).is_none_or(|ways| ways * cells > MOST_SITES) {
+                return Err(Refusal::Undecided {
+                    steps: 0,
+                    slices: vec![spec.name.clone()],
+                });
+            }
             let mut sites = Vec::new();
             combinations(count, cells, &mut Vec::new(), &mut sites);
             if spec.emulator_cores == 0 {
@@ -204,6 +214,14 @@ fn sites(spec: &SliceSpec, server: &Server<'_>) -> Result<Vec<Vec<usize>>, Refus
             Ok(turned)
         }
     }
+}
+
+/// How many choices there are of so many out of `count`; `None` beyond all bounds.
+fn ways(count: usize, size: usize) -> Option<usize> {
+    let size = size.min(count - size);
+    (0..size).try_fold(1usize, |ways, at| {
+        Some(ways.checked_mul(count - at)? / (at + 1))
+    })
 }
 
 /// Every choice of `size` of the numbers below `count`, in ascending order.
@@ -253,6 +271,9 @@ fn mixes(cores: u32, classes: &[usize]) -> Vec<Counts> {
         }
         // Classes with many threads come first: start with none of them.
         for count in 0..=left {
+            if all.len() >= MOST_TAKES {
+                return;
+            }
             take.push(count);
             go(left - count, classes, take, all);
             take.pop();
@@ -277,6 +298,9 @@ fn fill(vcpus: u32, classes: &[usize], take: &mut Counts, all: &mut Vec<Counts>)
         return;
     }
     for count in (0..=most).rev() {
+        if all.len() >= MOST_TAKES {
+            return;
+        }
         take.push(count);
         fill(vcpus.saturating_sub(count * threads), classes, take, all);
         take.pop();

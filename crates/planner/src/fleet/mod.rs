@@ -150,7 +150,7 @@ pub fn arrive(
     effort: Effort,
 ) -> Packing {
     let yard = Yard::new(servers, guests, sharing, Objective::Count);
-    let state = search::arrive(&yard, repack, effort.rounds);
+    let state = search::arrive(&yard, repack, effort);
     let all = guests.len() as u64;
     Packing {
         seats: seats(&state),

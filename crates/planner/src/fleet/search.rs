@@ -18,7 +18,7 @@ pub struct Effort {
     pub rounds: u64,
     /// Times that new fillings are asked for.
     pub columns: usize,
-    /// New starts from fillings.
+    /// New starts from fillings; for small fleets, whose starts cost little, up to three times as many.
     pub starts: u64,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn best<'y>(yard: &'y Yard, effort: Effort) -> Found<'y> {
         if state.value < all {
             let wanted = vec![true; yard.kind_of.len()];
             let mut search = Search::new(state, wanted, &[], &nothing, 1);
-            search.run(all, size.clamp(20, effort.rounds / 6));
+            search.run(all, size.clamp(20, (effort.rounds / 6).max(20)));
             state = search.best;
             means = Means::Ejections;
         }
@@ -88,9 +88,9 @@ pub(crate) fn best<'y>(yard: &'y Yard, effort: Effort) -> Found<'y> {
         Means::Ejections
     };
     let mut search = Search::new(state, aim.wanted.clone(), &aim.cost, &bound.regret, 1);
-    search.run(goal, (size * 2).clamp(20, effort.rounds));
+    search.run(goal, (size * 2).clamp(20, (effort.rounds * 2).max(20)));
     let state = search.best;
-    if state.value >= goal || effort.columns == 0 {
+    if state.value >= goal || effort.columns == 0 || effort.rounds == 0 {
         return Found {
             state,
             bound: goal,
@@ -112,16 +112,22 @@ fn by_fillings<'y>(
     columns.learn(&state);
     columns.improve(state.value, effort.columns);
     let mut dice = Dice::new(5);
-    for seed in 0..effort.starts {
-        if state.value >= columns.bound {
+    let mut since = 0;
+    let rounds = size.clamp(50, effort.rounds.max(50));
+    let starts = (effort.starts * effort.rounds / rounds).min(effort.starts * 3);
+    for seed in 0..starts {
+        // A bound that is a little too high must not cost all the effort there is.
+        if state.value >= columns.bound || since > starts * 2 / 3 {
             break;
         }
+        since += 1;
         let mut start = columns.sample(&state, &mut dice);
         greedy::fill(&mut start, &aim.cheapest, &bound.regret);
         let mut search = Search::new(start, aim.wanted.clone(), &aim.cost, &bound.regret, seed);
-        search.run(columns.bound, size.clamp(50, effort.rounds));
+        search.run(columns.bound, rounds);
         if search.best.value > state.value {
             state = search.best;
+            since = 0;
         }
     }
     Found {
@@ -200,9 +206,12 @@ impl Aim {
     }
 }
 
+/// Guests times nodes up to which every means is used for a guest that arrives.
+const SMALL: usize = 500;
+
 /// Places guests in strict order of arrival: nobody who was accepted is sent away again. With
 /// `repack` those that lie may move for a new one.
-pub(crate) fn arrive(yard: &Yard, repack: bool, rounds: u64) -> State<'_> {
+pub(crate) fn arrive(yard: &Yard, repack: bool, effort: Effort) -> State<'_> {
     let nothing = Regret::default();
     let mut state = State::empty(yard);
     let mut accepted = vec![false; yard.kind_of.len()];
@@ -228,8 +237,13 @@ pub(crate) fn arrive(yard: &Yard, repack: bool, rounds: u64) -> State<'_> {
             if bound::by_class(&so_far).value >= goal {
                 let mut search =
                     Search::only(state.clone(), accepted.clone(), &nothing, guest as u64);
-                if search.run(goal, rounds) {
+                if search.run(goal, effort.rounds * 2) {
                     state = search.best;
+                    fits = true;
+                } else if yard.kind_of.len() * yard.spots.len() <= SMALL
+                    && let Some(found) = all_of(yard, &so_far, &accepted, goal, effort)
+                {
+                    state = found;
                     fits = true;
                 }
             }
@@ -241,4 +255,34 @@ pub(crate) fn arrive(yard: &Yard, repack: bool, rounds: u64) -> State<'_> {
         }
     }
     state
+}
+
+/// A placement of all these guests, looked for with every means.
+fn all_of<'y>(
+    yard: &'y Yard,
+    so_far: &Yard,
+    accepted: &[bool],
+    goal: u64,
+    effort: Effort,
+) -> Option<State<'y>> {
+    let kind_of = yard.kind_of.iter().zip(accepted);
+    let only = Yard {
+        kind_of: kind_of.map(|(kind, yes)| kind.filter(|_| *yes)).collect(),
+        ..so_far.clone()
+    };
+    let effort = Effort {
+        starts: effort.starts / 4,
+        ..effort
+    };
+    let found = best(&only, effort).state;
+    if found.value < goal {
+        return None;
+    }
+    let mut state = State::empty(yard);
+    for (guest, place) in found.places.iter().enumerate() {
+        if let Some(place) = *place {
+            state.place(guest, place);
+        }
+    }
+    (state.value == goal).then_some(state)
 }
