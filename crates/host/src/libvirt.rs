@@ -3,7 +3,10 @@
 //! Takes a connection URI; gives [`Hypervisor`]. Keeps true: what libvirt said is in the error, not
 //! on stderr, and a connection is closed when it is dropped.
 
+mod lazy;
 mod pins;
+
+use std::path::Path;
 
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -12,6 +15,9 @@ use virt::nodedev::NodeDevice;
 use virt::sys;
 
 use crate::machine::{DomainPins, DomainState, HostError, Hypervisor, Version};
+
+/// Where the daemons of libvirt listen: the one for all drivers, and the one for QEMU.
+const SOCKETS: [&str; 2] = ["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
 
 /// A connection to libvirt.
 pub struct LibvirtConnection {
@@ -24,9 +30,22 @@ impl LibvirtConnection {
     /// # Errors
     /// [`HostError::Hypervisor`] when the daemon does not answer or refuses.
     pub fn open(uri: &str) -> Result<Self, HostError> {
+        let action = || format!("connect to `{uri}`");
+        let unreachable = |message: String| HostError::Hypervisor {
+            action: action(),
+            message,
+        };
+        // Where the system's daemon has no socket nobody answers, and the library need not be
+        // loaded to know it.
+        if uri == "qemu:///system" && !SOCKETS.iter().any(|path| Path::new(path).exists()) {
+            return Err(unreachable(format!(
+                "its daemon does not run: neither {} is there",
+                SOCKETS.join(" nor ")
+            )));
+        }
+        lazy::load().map_err(unreachable)?;
         // libvirt's default handler prints every error to stderr before the caller sees it.
         virt::error::clear_error_callback();
-        let action = || format!("connect to `{uri}`");
         let connect = Connect::open(Some(text(uri, action)?)).map_err(failed(action))?;
         Ok(Self { connect })
     }

@@ -147,7 +147,10 @@ fn kinds(scan: &mut Scan, cpus: &mut [Cpu]) {
             }
         }
     }
-    let uneven = cpus.iter().any(|cpu| {
+    // The kernel shows capacities of all CPUs or of none; an offline one may lack its folder.
+    let online = |cpu: &&Cpu| cpu.online;
+    let ends = [cpus.iter().find(online), cpus.iter().rfind(online)];
+    let uneven = ends.into_iter().flatten().any(|cpu| {
         scan.root
             .exists(format!("{CPUS}/cpu{}/cpu_capacity", cpu.id))
     });
@@ -183,10 +186,17 @@ fn online(scan: &mut Scan, present: &CpuSet, cpuinfo: &CpuInfo) -> CpuSet {
         .collect();
     // A folder may stand for a CPU that could be added: it then has no topology, and no entry in
     // cpuinfo.
+    let doubtful = online.difference(&cpuinfo.processors);
+    if cpuinfo.processors.is_empty() || doubtful.is_empty() {
+        return online;
+    }
     let has_topology = |id: &CpuId| scan.root.exists(format!("{CPUS}/cpu{id}/topology"));
-    let told: CpuSet = online.iter().filter(has_topology).collect();
-    let absent = online.difference(&told).difference(&cpuinfo.processors);
-    if !told.is_empty() && !cpuinfo.processors.is_empty() && !absent.is_empty() {
+    let absent: CpuSet = doubtful.iter().filter(|id| !has_topology(id)).collect();
+    let told = online
+        .difference(&absent)
+        .iter()
+        .any(|id| has_topology(&id));
+    if told && !absent.is_empty() {
         scan.note(
             CPUS,
             format!("CPUs {absent} have neither topology nor an entry in /proc/cpuinfo; they were taken as offline"),

@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 
 mod device;
 mod host;
+mod interface;
 mod memory;
+mod node;
 mod power;
 
 pub use device::*;
 pub use host::*;
+pub use interface::*;
 pub use memory::*;
+pub use node::*;
 pub use power::*;
 
 /// The format of an inventory file.
@@ -158,21 +162,8 @@ fn yes() -> bool {
     true
 }
 
-impl Default for NumaNode {
-    fn default() -> Self {
-        Self {
-            id: NumaNodeId(0),
-            cpus: CpuSet::new(),
-            memory_total: ByteSize::ZERO,
-            memory_free: ByteSize::ZERO,
-            huge_pages: Vec::new(),
-            distances: Vec::new(),
-            allowed: true,
-            nearest: CpuSet::new(),
-            kind: None,
-            unfragmented: None,
-        }
-    }
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 fn is_yes(value: &bool) -> bool {
@@ -204,61 +195,6 @@ pub struct Cache {
     pub size: Option<ByteSize>,
     /// The CPUs that share it.
     pub cpus: CpuSet,
-}
-
-/// A NUMA node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NumaNode {
-    /// Its number.
-    pub id: NumaNodeId,
-    /// Its CPUs, online ones; none for memory-only nodes.
-    pub cpus: CpuSet,
-    /// `MemTotal` of the node; zero without memory.
-    #[serde(default)]
-    pub memory_total: ByteSize,
-    /// `MemFree` of the node.
-    #[serde(default)]
-    pub memory_free: ByteSize,
-    /// Huge page pools, smallest page first.
-    #[serde(default)]
-    pub huge_pages: Vec<HugePagePool>,
-    /// Distances to every node, in the order of node numbers (SLIT units: 10 is local).
-    #[serde(default)]
-    pub distances: Vec<u32>,
-    /// Whether this process's cgroup may have memory there.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub allowed: bool,
-    /// Of a node without CPUs: the CPUs that are nearest, by what firmware says of initiators
-    /// (HMAT), or by distance; none when all are as near.
-    #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
-    pub nearest: CpuSet,
-    /// What its memory is, when it is not the server's plain memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<NodeKind>,
-    /// Free memory in blocks of 2 MiB and larger (`/proc/buddyinfo`): what huge pages can be made
-    /// of without moving pages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unfragmented: Option<ByteSize>,
-}
-
-/// The huge pages of one size on one node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HugePagePool {
-    /// Size of a page.
-    pub size: ByteSize,
-    /// `nr_hugepages`.
-    pub total: u64,
-    /// `free_hugepages`.
-    pub free: u64,
-    /// `surplus_hugepages`: made beyond the pool's size on demand.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub surplus: u64,
-}
-
-fn is_zero(value: &u64) -> bool {
-    *value == 0
 }
 
 /// A PCI function.
@@ -384,62 +320,6 @@ pub struct Sriov {
     /// The VFs that exist, by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vfs: Vec<PciAddress>,
-}
-
-/// A network interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NetInterface {
-    /// Its name.
-    pub name: String,
-    /// Alternative names, when they were told.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub altnames: Vec<String>,
-    /// Its current address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<MacAddress>,
-    /// The PCI function under it; `None` for a virtual interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pci: Option<PciAddress>,
-    /// `operstate`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    /// `carrier`; unknown while the interface is down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carrier: Option<bool>,
-    /// Mbit/s; unknown without a link.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub speed: Option<u32>,
-    /// Bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// The bond, bridge or team that it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub master: Option<String>,
-    /// The interfaces under it (members of a bond or bridge, the parent of a VLAN).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lower: Vec<String>,
-    /// Whether a default route goes through it.
-    #[serde(default)]
-    pub default_route: bool,
-    /// The address that it was made with, when the driver or its bond tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permanent_mac: Option<MacAddress>,
-    /// `bond`, `bridge`, `vlan`, `wlan`, …: what is no plain port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The VLAN of a VLAN interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vlan: Option<u32>,
-    /// Its port on the card: `p0`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<String>,
-    /// How many queues it receives with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rx_queues: Option<u32>,
-    /// How many queues it sends with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tx_queues: Option<u32>,
 }
 
 /// How the host boots, and with what.

@@ -6,15 +6,18 @@
 //! so that a route still leads where it led. What was replaced cannot be told from the
 //! replacement: the key of addresses is thrown away.
 
+mod addresses;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use bmslice_host::{Entry, Tree};
 use regex_lite::{Captures, Regex};
+
+use addresses::Addresses;
 
 /// Attributes that are unique to a thing.
 const SERIALS: [&str; 16] = [
@@ -61,7 +64,7 @@ pub(crate) struct Redaction {
     whole: BTreeMap<PathBuf, String>,
     patterns: Patterns,
     numbered: RefCell<BTreeMap<(&'static str, String), usize>>,
-    key: RandomState,
+    addresses: Addresses,
 }
 
 struct Patterns {
@@ -182,7 +185,7 @@ impl Redaction {
             whole,
             patterns: Patterns::new(),
             numbered: RefCell::default(),
-            key: RandomState::new(),
+            addresses: Addresses::default(),
         }
     }
 
@@ -209,6 +212,9 @@ impl Redaction {
         if let Some(with) = self.whole.get(path) {
             return with.clone().into_bytes();
         }
+        if path.file_name().is_some_and(|name| name == "config") && path.starts_with("/sys") {
+            return capabilities(bytes);
+        }
         let Ok(text) = std::str::from_utf8(bytes) else {
             // What is no text is a boot loader's variable: UTF-16, and no address in it.
             return bytes.to_vec();
@@ -218,11 +224,16 @@ impl Redaction {
         let in_net = path.parent().is_some_and(|folder| folder.ends_with("net"))
             && path.starts_with("/proc");
         let mut out = String::with_capacity(text.len());
+        let udev = path.starts_with("/run/udev");
         for line in text.split_inclusive('\n') {
+            // udev keeps serial numbers under many names; of its database one kind of line is read.
+            if udev && !line.starts_with("E:ID_NET_NAME_") {
+                continue;
+            }
             let line = if in_net && name == "route" {
-                self.route4(line)
+                self.addresses.route4(line)
             } else if in_net && (name == "ipv6_route" || name == "if_inet6") {
-                self.route6(line)
+                self.addresses.route6(line)
             } else {
                 line.to_owned()
             };
@@ -328,139 +339,47 @@ impl Redaction {
             text = replace_words(&text, word, |_| with.clone());
         }
         if addresses {
-            text = self.addresses(&text);
+            text = self.turned(&text);
         }
         text
     }
 
-    fn addresses(&self, text: &str) -> String {
+    fn turned(&self, text: &str) -> String {
         let text = replace_words(text, &self.patterns.v6, |found| {
             // A full stop may end a sentence.
             let bare = found.trim_end_matches('.');
             match bare.parse() {
-                Ok(address) => format!("{}{}", self.v6(address), &found[bare.len()..]),
+                Ok(address) => format!("{}{}", self.addresses.v6(address), &found[bare.len()..]),
                 Err(_) => found.to_owned(),
             }
         });
         self.patterns
             .v4
             .replace_all(&text, |found: &Captures| match found[0].parse() {
-                Ok(address) => self.v4(address).to_string(),
+                Ok(address) => self.addresses.v4(address).to_string(),
                 Err(_) => found[0].to_owned(),
             })
             .into_owned()
     }
+}
 
-    /// Turns bits by a key that depends on the bits before: addresses with a common prefix keep
-    /// one of the same length, and no two become one. The first bits of known networks stay.
-    fn turned(&self, value: u128, width: u32, known: &[(u128, u32)]) -> u128 {
-        let mut out = value;
-        for i in 0..width {
-            let above = |bits: u128| bits.checked_shr(width - i).unwrap_or(0);
-            let prefix = above(value);
-            let in_known = known
-                .iter()
-                .any(|(network, length)| i < *length && above(*network) == prefix);
-            if !in_known && self.key.hash_one((width, i, prefix)) & 1 == 1 {
-                out ^= 1 << (width - 1 - i);
-            }
-        }
-        out
-    }
-
-    fn v4(&self, address: Ipv4Addr) -> Ipv4Addr {
-        /// Private, link-local, loopback, group and reserved networks.
-        const KNOWN: [(u128, u32); 6] = [
-            (0x0a00_0000, 8),
-            (0xac10_0000, 12),
-            (0xc0a8_0000, 16),
-            (0xa9fe_0000, 16),
-            (0x7f00_0000, 8),
-            (0xe000_0000, 3),
-        ];
-        let bits = u32::from(address);
-        let mask = bits.leading_ones() >= 8 && bits.leading_ones() + bits.trailing_zeros() >= 32;
-        if mask || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-            return address;
-        }
-        let turned = self.turned(u128::from(bits), 32, &KNOWN);
-        u32::try_from(turned).map_or(address, Ipv4Addr::from)
-    }
-
-    fn v6(&self, address: Ipv6Addr) -> Ipv6Addr {
-        /// Link-local, unique local, group addresses, and the addresses of the public net.
-        const KNOWN: [(u128, u32); 5] = [
-            (0xfe80 << 112, 64),
-            (0xfc00 << 112, 8),
-            (0xfd00 << 112, 8),
-            (0xff00 << 112, 8),
-            (0x2000 << 112, 3),
-        ];
-        if let Some(v4) = address.to_ipv4_mapped() {
-            return self.v4(v4).to_ipv6_mapped();
-        }
-        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-            return address;
-        }
-        Ipv6Addr::from(self.turned(u128::from(address), 128, &KNOWN))
-    }
-
-    /// `/proc/net/route`: destination and gateway as the bytes of memory.
-    fn route4(&self, line: &str) -> String {
-        let mut fields: Vec<String> = line
-            .trim_end()
-            .split('\t')
-            .map(|f| f.trim().to_owned())
-            .collect();
-        let hex = |text: &String| u32::from_str_radix(text, 16).ok();
-        let Some(mask) = fields.get(7).and_then(hex) else {
-            return line.to_owned();
+/// Of a PCI configuration space what is read of it: which capabilities it has. One of them is the
+/// device's serial number, which often is its MAC address.
+fn capabilities(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = vec![0; bytes.len()];
+    let mut at = 0x100;
+    for _ in 0..bytes.len() / 8 {
+        let Some(header) = bytes.get(at..at + 4) else {
+            break;
         };
-        for i in [1, 2] {
-            if let Some(bits) = fields.get(i).and_then(hex) {
-                let address = Ipv4Addr::from(bits.swap_bytes());
-                let mut turned = u32::from(self.v4(address)).swap_bytes();
-                if i == 1 {
-                    turned &= mask;
-                }
-                fields[i] = format!("{turned:08X}");
-            }
+        kept[at..at + 4].copy_from_slice(header);
+        let header = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        at = usize::try_from(header >> 20 & 0xffc).unwrap_or(0);
+        if at < 0x100 {
+            break;
         }
-        let mut line = fields.join("\t");
-        line.push('\n');
-        line
     }
-
-    /// `/proc/net/ipv6_route`, `if_inet6`: addresses of 32 digits, networks with their length.
-    fn route6(&self, line: &str) -> String {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let mut made: Vec<String> = Vec::new();
-        for (i, field) in fields.iter().enumerate() {
-            let address = (field.len() == 32)
-                .then(|| u128::from_str_radix(field, 16).ok())
-                .flatten();
-            made.push(match address {
-                Some(bits) => {
-                    let mut turned = u128::from(self.v6(Ipv6Addr::from(bits)));
-                    let length = (fields.len() > 6)
-                        .then(|| fields.get(i + 1))
-                        .flatten()
-                        .filter(|text| text.len() == 2)
-                        .and_then(|text| u32::from_str_radix(text, 16).ok());
-                    if let Some(length) = length {
-                        turned &= u128::MAX
-                            .checked_shl(128u32.saturating_sub(length))
-                            .unwrap_or(0);
-                    }
-                    format!("{turned:032x}")
-                }
-                None => (*field).to_owned(),
-            });
-        }
-        let mut line = made.join(" ");
-        line.push('\n');
-        line
-    }
+    kept
 }
 
 /// Replaces a word where no letter or digit stands beside it.

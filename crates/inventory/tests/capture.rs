@@ -125,7 +125,28 @@ fn secretive() -> (Tree, Vec<&'static str>) {
             ("eno3", "00000000", "00000000"),
             ("eno3", "006433C6", "00FFFFFF"),
         ]);
+    // The root port's serial number, in its configuration space, is a MAC with ff:fe in it.
+    let mut config = vec![0u8; 4096];
+    config[0x100..0x104].copy_from_slice(&(3u32 | 1 << 16 | 0x110 << 20).to_le_bytes());
+    config[0x104..0x10c].copy_from_slice(b"SERIALNO");
+    config[0x110..0x114].copy_from_slice(&(0x0du32 | 1 << 16).to_le_bytes());
+    std::fs::write(
+        server.at("/sys/devices/pci0000:00/0000:00:01.0/config"),
+        config,
+    )
+    .unwrap();
+    server
+        .file(
+            &format!("/sys/devices/{}/net/eno3/ifindex", tree::I350[0]),
+            "4",
+        )
+        .file(
+            "/run/udev/data/n4",
+            "E:ID_SERIAL_SHORT=a1b2c3d4e5\nE:ID_NET_NAME_PATH=enp8s0f0",
+        );
     let secrets = vec![
+        "serialno",
+        "a1b2c3d4e5",
         "prague-du7",
         "core.example.net",
         "nas04",
@@ -202,6 +223,8 @@ fn what_is_redacted_still_belongs_together() {
         let home = HostNeed::Mount { at: "/home".into() };
         assert!(needs(inventory, "0000:08:00.0").contains(&home));
     }
+    let port = |inventory: &Inventory| tree::function(inventory, "0000:00:01.0").details.acs;
+    assert_eq!((port(&plain), port(redacted)), (Some(true), Some(true)));
     assert_eq!(redacted.boot.isolated, plain.boot.isolated);
     let cmdline = redacted.boot.cmdline.to_string();
     assert!(

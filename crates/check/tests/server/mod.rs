@@ -171,7 +171,6 @@ pub fn inventory() -> Inventory {
             iommu: false,
             iommu_tables: Some(vec!["DMAR".into()]),
             cgroup: Some(2),
-            ..BootFacts::default()
         },
         hypervisor: HypervisorFacts {
             libvirt: Some(LibvirtFacts {

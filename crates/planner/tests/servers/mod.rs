@@ -148,7 +148,6 @@ impl Shape {
                 iommu: true,
                 iommu_tables: Some(vec!["DMAR".into()]),
                 cgroup: Some(2),
-                ..BootFacts::default()
             },
             hypervisor: HypervisorFacts {
                 libvirt: Some(LibvirtFacts {
