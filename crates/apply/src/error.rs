@@ -47,6 +47,9 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// What to do on a server that went back to the kernel arguments before.
+pub(crate) const FELL_BACK_HINT: &str = "see its console, `journalctl -b -1` and `/var/lib/systemd/pstore`; then change the spec, or try the same once more with `bmslice apply --try-again`, or `bmslice release`";
+
 fn list(problems: &[Problem]) -> String {
     match problems {
         [one] => one.text.clone(),
@@ -69,6 +72,9 @@ pub enum StepError {
     /// The machine did not do as asked.
     #[error("{0}")]
     Host(#[from] HostError),
+    /// It could not be journalled, and so was not done.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
     /// It was done, and re-reading shows something else.
     #[error("it was done, and yet {got}")]
     NotEffective {
@@ -98,13 +104,18 @@ impl StepError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Cannot { hint, .. } => hint.as_deref(),
+            Self::Journal(error) => Some(error.hint()),
             Self::Host(_) | Self::NotEffective { .. } => None,
         }
     }
 
     /// Whether the machine itself is lost, so that nothing more can be tried or noted.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, Self::Host(HostError::Gone { .. }))
+        matches!(
+            self,
+            Self::Host(HostError::Gone { .. })
+                | Self::Journal(JournalError::Host(HostError::Gone { .. }))
+        )
     }
 }
 
@@ -141,6 +152,12 @@ pub enum ApplyError {
         /// What the running kernel lacks.
         missing: String,
     },
+    /// The host tried new kernel arguments and is back at those before.
+    #[error("{what}")]
+    FellBack {
+        /// What was tried, and why it was not confirmed.
+        what: String,
+    },
     /// The machine could not be read or written.
     #[error("{0}")]
     Host(#[from] HostError),
@@ -174,6 +191,7 @@ impl ApplyError {
             Self::Step { .. }
             | Self::Undo { .. }
             | Self::RebootWithoutEffect { .. }
+            | Self::FellBack { .. }
             | Self::Host(_)
             | Self::Journal(_)
             | Self::StoredPlan { .. }
@@ -210,6 +228,7 @@ impl ApplyError {
             Self::RebootWithoutEffect { .. } => hints.push(
                 "look which entry the boot loader takes (`grub-editenv list`, a menu choice, another disk), then `bmslice apply` again; or `bmslice release`".into(),
             ),
+            Self::FellBack { .. } => hints.push(FELL_BACK_HINT.into()),
             Self::Host(HostError::Locked { .. }) => {
                 hints.push("wait for it, or see what it does with `bmslice status`".into());
             }

@@ -1,39 +1,20 @@
-//! What is installed on the host: boot arguments for GRUB, and two systemd units.
+//! The systemd units of the host.
 //!
-//! ADR 0005 says why there are two: one before libvirt's daemon for what a reboot takes away, one
-//! after it for the guests. Both run `bmslice resume`.
+//! ADR 0005 says why two of them run `bmslice resume` after a boot: one before libvirt's daemon for
+//! what a reboot takes away, one after it for the guests. ADR 0008 has the other two: a timer and
+//! what it starts, for a boot that nobody confirmed.
 
-use bmslice_model::{KernelArg, KernelCmdline};
-
+use crate::grub::TRIAL;
 use crate::{RenderError, RenderOptions};
 
-/// Where GRUB's own configuration reads our arguments from. 90: after the distribution's, so that
-/// what is set there is extended and not overwritten.
-pub const GRUB_DROP_IN: &str = "/etc/default/grub.d/90-bmslice.cfg";
 /// The unit before libvirt's daemon.
 pub const HOST_UNIT: &str = "/etc/systemd/system/bmslice-host.service";
 /// The unit after libvirt's daemon.
 pub const SLICES_UNIT: &str = "/etc/systemd/system/bmslice-slices.service";
-
-/// The boot arguments as one line, for people and for boot loaders that `bmslice` does not know.
-#[must_use]
-pub fn kernel_args(args: &[KernelArg]) -> String {
-    let line: KernelCmdline = args.iter().cloned().collect();
-    format!("{line}\n")
-}
-
-/// A shell fragment that `grub-mkconfig` sources: it extends `GRUB_CMDLINE_LINUX` (all entries, also
-/// recovery), and leaves what is there alone.
-#[must_use]
-pub fn grub_drop_in(args: &[KernelArg]) -> String {
-    let line: KernelCmdline = args.iter().cloned().collect();
-    // In single quotes the shell changes nothing.
-    let quoted = line.to_string().replace('\'', "'\\''");
-    format!(
-        "# Written by bmslice; `bmslice release` removes it. Run update-grub after a change.\n\
-         GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX \"'{quoted}'\n"
-    )
-}
+/// The unit that goes back to the kernel arguments before.
+pub const FALL_BACK_UNIT: &str = "/etc/systemd/system/bmslice-fall-back.service";
+/// The timer that starts it.
+pub const FALL_BACK_TIMER: &str = "/etc/systemd/system/bmslice-fall-back.timer";
 
 /// A path as the first word of `ExecStart=` (systemd.service(5), “Command lines”): in double quotes,
 /// `%` doubled. `$` means nothing in the first word.
@@ -106,6 +87,55 @@ pub fn slices_unit(options: &RenderOptions) -> Result<String, RenderError> {
     ))
 }
 
+/// The unit that reboots a server which tries new kernel arguments and was not confirmed.
+///
+/// It needs nothing of a server that came up badly: no network, no mounts but the root, not even
+/// that `bmslice` works (systemd.unit(5), `FailureAction=`). An emergency mode leaves it alone.
+///
+/// # Errors
+/// [`RenderError::Path`] for a program that a unit cannot name.
+pub fn fall_back_unit(options: &RenderOptions) -> Result<String, RenderError> {
+    let binary = exec_path(&options.binary)?;
+    Ok(format!(
+        "# Written by bmslice; `bmslice release` removes it.\n\
+         [Unit]\n\
+         Description=bmslice: back to the kernel arguments before, unless they were confirmed\n\
+         ConditionKernelCommandLine={TRIAL}\n\
+         DefaultDependencies=no\n\
+         IgnoreOnIsolate=yes\n\
+         FailureAction=reboot\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={binary} resume --fall-back\n\
+         TimeoutStartSec=1min\n\
+         {HARDENING}\
+         {FALL_BACK_HARDENING}"
+    ))
+}
+
+/// The timer of [`fall_back_unit`], so many minutes after the boot.
+#[must_use]
+pub fn fall_back_timer(minutes: u32) -> String {
+    format!(
+        "# Written by bmslice; `bmslice release` removes it.\n\
+         [Unit]\n\
+         Description=bmslice: time to confirm the kernel arguments\n\
+         ConditionKernelCommandLine={TRIAL}\n\
+         DefaultDependencies=no\n\
+         IgnoreOnIsolate=yes\n\
+         Conflicts=shutdown.target\n\
+         Before=shutdown.target\n\
+         \n\
+         [Timer]\n\
+         OnBootSec={minutes}min\n\
+         AccuracySec=1s\n\
+         \n\
+         [Install]\n\
+         WantedBy=sysinit.target\n"
+    )
+}
+
 /// What `resume --host` never needs: it reads the plan, and writes sysfs (which `ProtectSystem` leaves
 /// writable), its journal and its lock.
 const HOST_HARDENING: &str = "\
@@ -113,6 +143,14 @@ ProtectSystem=strict
 ReadWritePaths=/var/lib/bmslice /run
 ProtectHome=yes
 PrivateTmp=yes
+RestrictNamespaces=yes
+";
+
+/// What going back never needs: it reads, notes why in the journal, and asks systemd to reboot.
+const FALL_BACK_HARDENING: &str = "\
+ProtectSystem=strict
+ReadWritePaths=-/var/lib/bmslice
+ProtectHome=yes
 RestrictNamespaces=yes
 ";
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use bmslice_model::{ByteSize, MacAddress};
+use bmslice_model::{ByteSize, KernelArg, MacAddress};
 use thiserror::Error;
 
 use crate::guest;
@@ -159,6 +159,64 @@ fn host_rules(host: &HostSpec, at: &Path, found: &mut Found) {
             "write the folder's whole path, as `/var/lib/libvirt/images`",
         );
     }
+    if !(2..=1440).contains(&host.fall_back_minutes) {
+        found.say(
+            at.field("fallBackMinutes"),
+            format!(
+                "a server cannot fall back after {} minutes",
+                host.fall_back_minutes
+            ),
+            "2 to 1440 are possible; give it longer than it takes to boot",
+        );
+    }
+    kernel_args(&host.kernel_args, &at.field("kernelArgs"), found);
+}
+
+/// Arguments that a plan sets itself, by what of the spec it does so for; those of `bmslice` last.
+const PLANNED: [(&str, &str); 11] = [
+    ("isolcpus", "`isolation`"),
+    ("irqaffinity", "`isolation`"),
+    ("nohz_full", "`isolation`"),
+    ("rcu_nocbs", "`isolation`"),
+    ("intel_iommu", "the slices' `nics`"),
+    ("amd_iommu", "the slices' `nics`"),
+    ("iommu", "the slices' `nics`"),
+    ("default_hugepagesz", "the slices' `memory`"),
+    ("hugepagesz", "the slices' `memory`"),
+    ("hugepages", "the slices' `memory`"),
+    ("bmslice.trial", "a boot that is not confirmed yet"),
+];
+
+fn kernel_args(args: &[KernelArg], at: &Path, found: &mut Found) {
+    for (i, arg) in args.iter().enumerate() {
+        let at_this = at.index(i);
+        let shown = crate::diagnostic::shown(arg.as_str());
+        if let Some((key, why)) = PLANNED.iter().find(|(key, _)| arg.is(key)) {
+            found.say(
+                at_this,
+                format!("`{shown}` and the plan's own `{key}=` would fight"),
+                format!("leave it out: the plan sets it, by {why}"),
+            );
+        } else if arg.as_str() == "--" {
+            found.say(at_this, "what follows `--` is not the kernel's", "leave it out");
+        } else if !arg.as_str().chars().all(plain_on_a_command_line) {
+            found.say(
+                at_this,
+                format!("`{shown}` has a character that boot loaders read as their own"),
+                "write it without white space, quotes, `\\`, `$` and `*?[`; \
+                 what needs those belongs into `/etc/modprobe.d`",
+            );
+        } else if let Some(first) = args.iter().take(i).position(|other| other == arg) {
+            let message = format!("the argument `{shown}` is given twice");
+            found.clash(at_this, message, "leave it out", at.index(first), "here first");
+        }
+    }
+}
+
+/// What reaches the kernel through a variable of GRUB as it is written: GRUB splits at white
+/// space, matches wildcards against files, and escapes quotes, so that those arrive as others.
+fn plain_on_a_command_line(c: char) -> bool {
+    c.is_ascii_graphic() && !"\"'\\$`*?[]".contains(c)
 }
 
 fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {

@@ -5,7 +5,9 @@
 
 use std::str::FromStr;
 
-use bmslice_model::{ByteSize, ByteSizeError, NumaNodeId, SliceName, TenantName};
+use bmslice_model::{
+    ByteSize, ByteSizeError, CmdlineError, KernelArg, NumaNodeId, SliceName, TenantName,
+};
 
 use crate::decode::{Field, Sink};
 use crate::diagnostic::{Mistake, Span, shown};
@@ -274,7 +276,34 @@ impl Sealer<'_> {
                 _ => Isolation::Boot,
             },
             images: Self::text(host.images).unwrap_or(default.images),
+            kernel_args: self.kernel_args(host.kernel_args),
+            fall_back_minutes: self.count(
+                host.fall_back_minutes,
+                default.fall_back_minutes,
+                "the minutes until the server falls back",
+            ),
         }
+    }
+
+    fn kernel_args(&self, field: Field<Vec<Field<String>>>) -> Vec<KernelArg> {
+        let Field::Given(args, _) = field else {
+            return Vec::new();
+        };
+        args.into_iter()
+            .filter_map(|arg| match arg {
+                Field::Given(text, span) => match text.parse() {
+                    Ok(arg) => Some(arg),
+                    Err(error) => {
+                        let error: CmdlineError = error;
+                        let mistake = Mistake::new(span, error.to_string());
+                        self.sink
+                            .note(mistake.hint("write one argument an element, as `[nosmt, quiet]`"));
+                        None
+                    }
+                },
+                Field::Absent | Field::Bad(_) => None,
+            })
+            .collect()
     }
 
     /// A slice; `None` only when its number is no name, which cannot be.

@@ -247,6 +247,7 @@ pub fn host_spec() -> HostSpec {
         reserve_per_numa: true,
         isolation: Isolation::Boot,
         images: "/images".into(),
+        ..HostSpec::default()
     }
 }
 
@@ -502,6 +503,7 @@ pub fn parts() -> PlanParts {
             ],
             split: split.to_vec(),
             images: "/images".into(),
+            fall_back_minutes: 10,
         },
         slices: slices(),
         report: Report {
