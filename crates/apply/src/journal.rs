@@ -246,8 +246,9 @@ impl Ledger {
             Record::Before { step, before } => match self.get_mut(&step.key()) {
                 // The first state is the one to go back to, also across the reboot of an open run.
                 Some(entry) => {
-                    // Other kernel arguments are another trial.
-                    if matches!(step, Step::ConfirmBoot(_)) && entry.step != step {
+                    // Other kernel arguments are another reboot and another trial.
+                    let is_of_a_boot = matches!(step, Step::Reboot(_) | Step::ConfirmBoot(_));
+                    if is_of_a_boot && entry.step != step {
                         entry.begun_in = None;
                         entry.failed = None;
                     }

@@ -177,6 +177,8 @@ fn verify_units(folder: &Path) -> String {
         .args(["verify", "--recursive-errors=no", "--man=no"])
         .arg(folder.join("bmslice-host.service"))
         .arg(folder.join("bmslice-slices.service"))
+        .arg(folder.join("bmslice-fall-back.service"))
+        .arg(folder.join("bmslice-fall-back.timer"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
