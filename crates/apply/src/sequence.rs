@@ -44,7 +44,7 @@ pub fn steps(
     };
     for (path, content) in [
         (HOST_UNIT, host_unit(&options)?),
-        (SLICES_UNIT, slices_unit(&options)?),
+        (SLICES_UNIT, slices_unit(&options, &plan.host().images)?),
     ] {
         let path = path.to_owned();
         steps.push(Step::InstallUnit(InstallUnit { path, content }));

@@ -7,7 +7,8 @@ use bmslice_model::{
     TenantName, VlanId,
 };
 use bmslice_spec::{
-    FALL_BACK_MINUTES, FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation, Setup, Smt,
+    FALL_BACK_MINUTES, FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation,
+    Setup, Smt,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -112,10 +113,7 @@ pub struct HostPlan {
     pub images: String,
     /// Minutes that a boot with new kernel arguments has to be confirmed in, before the server goes
     /// back to those before.
-    #[serde(
-        default = "usual_deadline",
-        skip_serializing_if = "is_usual_deadline"
-    )]
+    #[serde(default = "usual_deadline", skip_serializing_if = "is_usual_deadline")]
     pub fall_back_minutes: u32,
 }
 

@@ -122,7 +122,7 @@ pub fn render(plan: &Plan, options: &RenderOptions) -> Result<Artifacts, RenderE
         ),
         (
             "bmslice-slices.service",
-            host::slices_unit(options)?,
+            host::slices_unit(options, &plan.host().images)?,
             host::SLICES_UNIT,
         ),
     ];

@@ -216,6 +216,16 @@ fn systemd_takes_the_units() {
         let said = verify_units(folder.path());
         let ours: Vec<&str> = said.lines().filter(|l| l.contains("bmslice")).collect();
         assert!(ours.is_empty(), "{said}");
+        for unit in ["host", "slices", "fall-back"] {
+            // In tenths; `--offline` came with systemd 250.
+            let output = Command::new("systemd-analyze")
+                .args(["security", "--offline=true", "--no-pager", "--threshold=30"])
+                .arg(folder.path().join(format!("bmslice-{unit}.service")))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "too exposed: {unit}\n{said}");
+        }
     }
 }
 

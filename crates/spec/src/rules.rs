@@ -198,7 +198,11 @@ fn kernel_args(args: &[KernelArg], at: &Path, found: &mut Found) {
                 format!("leave it out: the plan sets it, by {why}"),
             );
         } else if arg.as_str() == "--" {
-            found.say(at_this, "what follows `--` is not the kernel's", "leave it out");
+            found.say(
+                at_this,
+                "what follows `--` is not the kernel's",
+                "leave it out",
+            );
         } else if !arg.as_str().chars().all(plain_on_a_command_line) {
             found.say(
                 at_this,
@@ -208,7 +212,13 @@ fn kernel_args(args: &[KernelArg], at: &Path, found: &mut Found) {
             );
         } else if let Some(first) = args.iter().take(i).position(|other| other == arg) {
             let message = format!("the argument `{shown}` is given twice");
-            found.clash(at_this, message, "leave it out", at.index(first), "here first");
+            found.clash(
+                at_this,
+                message,
+                "leave it out",
+                at.index(first),
+                "here first",
+            );
         }
     }
 }

@@ -5,9 +5,7 @@
 
 use std::str::FromStr;
 
-use bmslice_model::{
-    ByteSize, ByteSizeError, CmdlineError, KernelArg, NumaNodeId, SliceName, TenantName,
-};
+use bmslice_model::{ByteSize, ByteSizeError, KernelArg, NumaNodeId, SliceName, TenantName};
 
 use crate::decode::{Field, Sink};
 use crate::diagnostic::{Mistake, Span, shown};
@@ -289,21 +287,24 @@ impl Sealer<'_> {
         let Field::Given(args, _) = field else {
             return Vec::new();
         };
-        args.into_iter()
-            .filter_map(|arg| match arg {
-                Field::Given(text, span) => match text.parse() {
+        let mut sealed = Vec::new();
+        for (i, arg) in args.into_iter().enumerate() {
+            let read = match arg {
+                Field::Given(text, span) => match text.parse::<KernelArg>() {
                     Ok(arg) => Some(arg),
                     Err(error) => {
-                        let error: CmdlineError = error;
                         let mistake = Mistake::new(span, error.to_string());
-                        self.sink
-                            .note(mistake.hint("write one argument an element, as `[nosmt, quiet]`"));
+                        let hint = "write one argument an element, as `[nosmt, quiet]`";
+                        self.sink.note(mistake.hint(hint));
                         None
                     }
                 },
                 Field::Absent | Field::Bad(_) => None,
-            })
-            .collect()
+            };
+            // What could not be read keeps its place, for what the rules say of the others.
+            sealed.extend(read.or_else(|| format!("unread.{i}").parse().ok()));
+        }
+        sealed
     }
 
     /// A slice; `None` only when its number is no name, which cannot be.
