@@ -72,9 +72,6 @@ pub enum StepError {
     /// The machine did not do as asked.
     #[error("{0}")]
     Host(#[from] HostError),
-    /// It could not be journalled, and so was not done.
-    #[error("{0}")]
-    Journal(#[from] JournalError),
     /// It was done, and re-reading shows something else.
     #[error("it was done, and yet {got}")]
     NotEffective {
@@ -104,18 +101,13 @@ impl StepError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Cannot { hint, .. } => hint.as_deref(),
-            Self::Journal(error) => Some(error.hint()),
             Self::Host(_) | Self::NotEffective { .. } => None,
         }
     }
 
     /// Whether the machine itself is lost, so that nothing more can be tried or noted.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(
-            self,
-            Self::Host(HostError::Gone { .. })
-                | Self::Journal(JournalError::Host(HostError::Gone { .. }))
-        )
+        matches!(self, Self::Host(HostError::Gone { .. }))
     }
 }
 

@@ -229,7 +229,7 @@ impl<'a> Executor<'a> {
                     boot: boot.clone(),
                 }])?;
                 tell(self.events, State::Started);
-                self.arm(steps, boot).map_err(failed)?;
+                self.arm(steps, boot)?;
                 if at_reboot == AtReboot::Leave {
                     return Ok(Stop::RebootNeeded { why: got.clone() });
                 }
@@ -296,7 +296,7 @@ impl<'a> Executor<'a> {
     }
 
     /// Puts the kernel arguments on trial in the next boot, unless they are confirmed.
-    fn arm(&mut self, steps: &[Step], boot: String) -> Result<(), StepError> {
+    fn arm(&mut self, steps: &[Step], boot: String) -> Result<(), ApplyError> {
         for step in steps {
             let Step::ConfirmBoot(confirm) = step else {
                 continue;
@@ -309,7 +309,12 @@ impl<'a> Executor<'a> {
                 boot: boot.clone(),
             };
             self.journal.write(vec![intent])?;
-            confirm.arm(&mut self.site())?;
+            confirm
+                .arm(&mut self.site())
+                .map_err(|source| ApplyError::Step {
+                    step: "put the kernel arguments on trial".into(),
+                    source: source.into(),
+                })?;
         }
         Ok(())
     }

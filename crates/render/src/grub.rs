@@ -122,7 +122,7 @@ impl GrubScript {
             "set bmslice_args='{} {TRIAL}={digest} {ON_TRIAL}'",
             line(&self.args)
         );
-        let _ = write!(text, "if [ \"$bmslice_try\" = \"{digest}\" ]; then\n");
+        let _ = writeln!(text, "if [ \"$bmslice_try\" = \"{digest}\" ]; then");
         if self.one_shot {
             // A block that cannot be written is no reason to try again and again.
             let _ = write!(

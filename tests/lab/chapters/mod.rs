@@ -7,6 +7,7 @@ mod given_back;
 mod made;
 mod proved;
 mod read;
+mod secrets;
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct Story {
     plan: Value,
 }
 
-const CHAPTERS: [(&str, Chapter); 19] = [
+const CHAPTERS: [(&str, Chapter); 20] = [
     ("a pristine server starts", start),
     (
         "inspect reads it, live and from a copy of its files alike",
@@ -50,6 +51,10 @@ const CHAPTERS: [(&str, Chapter); 19] = [
     (
         "a full disk ends apply, and release leaves nothing",
         bad_days::disk_full,
+    ),
+    (
+        "no secret is an argument while apply runs",
+        secrets::no_arguments,
     ),
     (
         "a kernel that panics is followed by the one before",
