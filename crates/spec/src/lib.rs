@@ -12,6 +12,7 @@ mod decode;
 mod diagnostic;
 mod digest;
 mod guest;
+mod host;
 mod nearest;
 mod parse;
 mod rules;

@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use bmslice_model::{ByteSize, KernelArg, MacAddress};
+use bmslice_model::{ByteSize, MacAddress};
 use thiserror::Error;
 
-use crate::guest;
 use crate::sealed::{HostSpec, NicChoice, NicKind, Numa, SliceSpec};
+use crate::{guest, host};
 
 /// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
 const VCPUS: u32 = 4096;
@@ -109,7 +109,14 @@ impl Found {
         });
     }
 
-    fn clash(&mut self, at: Path, message: String, hint: &str, first: Path, label: &str) {
+    pub(crate) fn clash(
+        &mut self,
+        at: Path,
+        message: String,
+        hint: &str,
+        first: Path,
+        label: &str,
+    ) {
         self.say(at, message, hint);
         if let Some(last) = self.0.last_mut() {
             last.related = Some((first, label.into()));
@@ -121,7 +128,7 @@ impl Found {
 pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec<Violation> {
     let mut found = Found::default();
     let root = Path::default();
-    host_rules(host, &root.field("host"), &mut found);
+    host::rules(host, &root.field("host"), &mut found);
     if slices.is_empty() {
         found.say(
             root.field("slices"),
@@ -139,94 +146,6 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
     unique_names(slices, &mut found);
     unique_devices(slices, &mut found);
     found.0
-}
-
-fn host_rules(host: &HostSpec, at: &Path, found: &mut Found) {
-    if !(1..=1024).contains(&host.reserve_cores) {
-        found.say(
-            at.field("reserve").field("cores"),
-            format!("the host cannot keep {} cores", host.reserve_cores),
-            "the host needs at least 1 core, that of CPU 0; at most 1024 can be kept",
-        );
-    }
-    if !host.images.starts_with('/') || host.images.chars().any(char::is_control) {
-        found.say(
-            at.field("images"),
-            format!(
-                "`{}` is not an absolute path",
-                crate::diagnostic::shown(&host.images)
-            ),
-            "write the folder's whole path, as `/var/lib/libvirt/images`",
-        );
-    }
-    if !(2..=1440).contains(&host.fall_back_minutes) {
-        found.say(
-            at.field("fallBackMinutes"),
-            format!(
-                "a server cannot fall back after {} minutes",
-                host.fall_back_minutes
-            ),
-            "2 to 1440 are possible; give it longer than it takes to boot",
-        );
-    }
-    kernel_args(&host.kernel_args, &at.field("kernelArgs"), found);
-}
-
-/// Arguments that a plan sets itself, by what of the spec it does so for; those of `bmslice` last.
-const PLANNED: [(&str, &str); 11] = [
-    ("isolcpus", "`isolation`"),
-    ("irqaffinity", "`isolation`"),
-    ("nohz_full", "`isolation`"),
-    ("rcu_nocbs", "`isolation`"),
-    ("intel_iommu", "the slices' `nics`"),
-    ("amd_iommu", "the slices' `nics`"),
-    ("iommu", "the slices' `nics`"),
-    ("default_hugepagesz", "the slices' `memory`"),
-    ("hugepagesz", "the slices' `memory`"),
-    ("hugepages", "the slices' `memory`"),
-    ("bmslice.trial", "a boot that is not confirmed yet"),
-];
-
-fn kernel_args(args: &[KernelArg], at: &Path, found: &mut Found) {
-    for (i, arg) in args.iter().enumerate() {
-        let at_this = at.index(i);
-        let shown = crate::diagnostic::shown(arg.as_str());
-        if let Some((key, why)) = PLANNED.iter().find(|(key, _)| arg.is(key)) {
-            found.say(
-                at_this,
-                format!("`{shown}` and the plan's own `{key}=` would fight"),
-                format!("leave it out: the plan sets it, by {why}"),
-            );
-        } else if arg.as_str() == "--" {
-            found.say(
-                at_this,
-                "what follows `--` is not the kernel's",
-                "leave it out",
-            );
-        } else if !arg.as_str().chars().all(plain_on_a_command_line) {
-            found.say(
-                at_this,
-                format!("`{shown}` has a character that boot loaders read as their own"),
-                "write it without white space, quotes, `\\`, `$` and `*?[`; \
-                 what needs those belongs into `/etc/modprobe.d`",
-            );
-        } else if let Some(first) = args.iter().take(i).position(|other| other == arg) {
-            let message = format!("the argument `{shown}` is given twice");
-            found.clash(
-                at_this,
-                message,
-                "leave it out",
-                at.index(first),
-                "here first",
-            );
-        }
-    }
-}
-
-/// What reaches the kernel through a variable of GRUB as it is written: GRUB splits at white
-/// space, matches wildcards against files, and escapes quotes, so that those arrive as others.
-fn plain_on_a_command_line(c: char) -> bool {
-    c.is_ascii_graphic() && !"\"'\\$`*?[]".contains(c)
 }
 
 fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
