@@ -197,10 +197,7 @@ impl BootArguments {
         };
         let text = String::from_utf8_lossy(&bytes);
         let mut entries = 0;
-        for (number, line) in text.lines().enumerate() {
-            let Some(line) = linux_entry(line) else {
-                continue;
-            };
+        for (number, line) in linux_entries(&text) {
             entries += 1;
             if !line.contains(&GRUB_VARIABLE) {
                 return Ok(Some(format!(
@@ -320,18 +317,25 @@ impl BootArguments {
     }
 }
 
-/// The words of a line of grub.cfg that boots Linux; memory testers and the like have no `root=`.
-fn linux_entry(line: &str) -> Option<Vec<&str>> {
-    let mut words = line.split_whitespace();
-    let command = words.next()?;
-    if !matches!(command, "linux" | "linux16" | "linuxefi") {
-        return None;
+/// The words of each line of grub.cfg that boots this Linux, with its number from 0. Memory testers
+/// and the like have no `root=`; other systems on other disks, and what the administrator wrote
+/// himself, are not for our variable.
+fn linux_entries(config: &str) -> Vec<(usize, Vec<&str>)> {
+    const OTHERS: [&str; 3] = ["30_os-prober", "40_custom", "41_custom"];
+    let mut entries = Vec::new();
+    let mut others = false;
+    for (number, line) in config.lines().enumerate() {
+        if let Some(script) = line.strip_prefix("### BEGIN ") {
+            others = OTHERS.iter().any(|name| script.contains(name));
+        }
+        let mut words = line.split_whitespace();
+        let boots = matches!(words.next(), Some("linux" | "linux16" | "linuxefi"));
+        let words: Vec<&str> = words.collect();
+        if boots && !others && words.iter().any(|word| word.starts_with("root=")) {
+            entries.push((number, words));
+        }
     }
-    let words: Vec<&str> = words.collect();
-    words
-        .iter()
-        .any(|word| word.starts_with("root="))
-        .then_some(words)
+    entries
 }
 
 /// The arguments of the running kernel.
@@ -433,5 +437,27 @@ impl Reboot {
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
         site.run("systemctl", ["reboot"])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_other_systems_are_not_ours() {
+        let config = "### BEGIN /etc/grub.d/10_linux ###\n\
+            \tlinux\t/boot/vmlinuz root=UUID=1 ro ${bmslice_args}\n\
+            ### END /etc/grub.d/10_linux ###\n\
+            ### BEGIN /etc/grub.d/20_memtest86+ ###\n\
+            \tlinux16\t/boot/memtest86+.bin\n\
+            ### BEGIN /etc/grub.d/30_os-prober ###\n\
+            \tlinux /vmlinuz root=/dev/sdb1\n\
+            ### BEGIN /etc/grub.d/50_late ###\n\
+            \tlinuxefi /vmlinuz root=UUID=1\n";
+        let entries = linux_entries(config);
+        let numbers: Vec<usize> = entries.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [1, 8]);
+        assert!(entries[0].1.contains(&"${bmslice_args}"));
     }
 }
