@@ -11,14 +11,14 @@ use crate::error::{ApplyError, FELL_BACK_HINT, Problem};
 use crate::event::{Event, State};
 use crate::execute::{AtReboot, Executor, Stop, due, running};
 use crate::journal::{self, Ledger, Run};
-use crate::paths::PLAN;
+use crate::paths::{JOURNAL, PLAN};
 use crate::preflight::preflight;
 use crate::release::{self, ReleaseOptions};
 use crate::sequence::{remember, steps};
 use crate::silent::Silent;
 use crate::site::{Licence, Look};
 use crate::step::{Observation, Step, When};
-use crate::steps::trial::{FellBack, unconfirmed};
+use crate::steps::trial::{FellBack, is_on_trial, unconfirmed};
 
 /// How long another `bmslice` may be at work before we give up: an image takes minutes to copy.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -451,18 +451,24 @@ pub fn fall_back(machine: &dyn Machine, events: &mut dyn FnMut(Event)) -> Result
         ledger: &ledger,
         running: &running,
     };
-    let Some(step) = unconfirmed(&look) else {
-        return Ok(false);
+    let why = match unconfirmed(&look) {
+        Some(step) => {
+            let mut why = format!("it was not confirmed within {} minutes", step.minutes);
+            for missing in step.unmanaged(&look) {
+                why.push_str(&format!("; {missing}"));
+            }
+            why
+        }
+        None if !is_on_trial(&look) || machine.root().exists(JOURNAL) => return Ok(false),
+        // `/var` did not come up.
+        None => format!("`{JOURNAL}` is not there"),
     };
-    let mut why = format!("it was not confirmed within {} minutes", step.minutes);
-    for missing in step.unmanaged(&look) {
-        why.push_str(&format!("; {missing}"));
-    }
     // Somebody may be stuck with the lock: the reason is worth a moment, the reboot is not put off.
     match Executor::start(&silent, LAST_PATIENCE, events) {
         Ok((mut executor, _)) => {
             executor.note_trial(&why);
-            if let Err(error) = step.strike(&executor.site()) {
+            let step = unconfirmed(&executor.look()).cloned();
+            if let Some(Err(error)) = step.map(|step| step.strike(&executor.site())) {
                 (executor.events)(Event::Note(error.to_string()));
             }
             (executor.events)(Event::Note(why));

@@ -376,3 +376,8 @@ pub fn unconfirmed<'l>(look: &Look<'l>) -> Option<&'l ConfirmBoot> {
     let (step, ..) = on_trial(look.ledger)?;
     step.is_on_trial(look).then_some(step)
 }
+
+/// Whether the running boot tries kernel arguments, whatever the journal knows of it.
+pub fn is_on_trial(look: &Look<'_>) -> bool {
+    running_args(look).iter().any(|arg| arg.is(TRIAL))
+}

@@ -301,6 +301,26 @@ fn a_deadline_that_is_cut_off_still_goes_back() {
 }
 
 #[test]
+fn a_boot_without_its_journal_goes_back_too() {
+    let server = lab();
+    server.apply().unwrap();
+    server.fake.reboot();
+    // `/var` is a file system of its own, and did not come up.
+    let journal = server.fake.root().read("/var/lib/bmslice/journal").unwrap();
+    server.fake.delete("/var/lib/bmslice/journal");
+    assert!(fall_back(&server.fake, &mut |_| {}).unwrap());
+    assert!(server.fake.reboot_requested());
+    server
+        .fake
+        .put_with_mode("/var/lib/bmslice/journal", journal, 0o600);
+    let error = server.reboot().unwrap().unwrap_err();
+    assert!(matches!(error, ApplyError::FellBack { .. }), "{error}");
+    // An ordinary boot without it is none of the deadline's business.
+    server.fake.delete("/var/lib/bmslice/journal");
+    assert!(!fall_back(&server.fake, &mut |_| {}).unwrap());
+}
+
+#[test]
 fn the_users_own_file_with_another_value_of_a_specs_argument_is_a_conflict() {
     let server = lab().change(with_argument("processor.max_cstate=1"));
     server.fake.put(
