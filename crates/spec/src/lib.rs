@@ -18,6 +18,7 @@ mod parse;
 mod rules;
 mod schema;
 mod seal;
+mod seal_host;
 mod seal_nic;
 mod sealed;
 mod wire;
