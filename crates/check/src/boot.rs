@@ -31,6 +31,15 @@ fn kernel_args(case: &Case<'_>, found: &mut Found) {
         "hugepagesz",
         "hugepages",
     ];
+    let (is, asked) = (
+        case.plan.host().fall_back_minutes,
+        case.spec.host.fall_back_minutes,
+    );
+    if is != asked {
+        found.host(format!(
+            "it falls back after {is} minutes, asked were {asked}"
+        ));
+    }
     for asked in &case.spec.host.kernel_args {
         if !case.plan.host().kernel_args.contains(asked) {
             found.host(format!("`{asked}` was asked for, and is not there"));
