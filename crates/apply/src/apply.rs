@@ -3,24 +3,28 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bmslice_host::Machine;
+use bmslice_host::{Command, Machine};
 use bmslice_inventory::LiveInventory;
 use bmslice_plan::Plan;
 
-use crate::error::{ApplyError, Problem};
+use crate::error::{ApplyError, FELL_BACK_HINT, Problem};
 use crate::event::{Event, State};
-use crate::execute::{Executor, Stop, due, running};
+use crate::execute::{AtReboot, Executor, Stop, due, running};
 use crate::journal::{self, Ledger, Run};
-use crate::paths::PLAN;
+use crate::paths::{JOURNAL, PLAN};
 use crate::preflight::preflight;
 use crate::release::{self, ReleaseOptions};
-use crate::sequence::steps;
+use crate::sequence::{remember, steps};
 use crate::silent::Silent;
 use crate::site::{Licence, Look};
 use crate::step::{Observation, Step, When};
+use crate::steps::trial::{FellBack, is_on_trial, unconfirmed};
 
 /// How long another `bmslice` may be at work before we give up: an image takes minutes to copy.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// How long a deadline waits for it.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a plan is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct ApplyOptions {
     pub allow_reboot: bool,
     /// The absolute path of this program, for the units that call it after a boot.
     pub binary: String,
+    /// Whether kernel arguments that the server went back from are tried once more.
+    pub try_again: bool,
     /// How long another `bmslice` may hold the lock.
     pub patience: Duration,
 }
@@ -41,6 +47,7 @@ impl Default for ApplyOptions {
             dry_run: false,
             allow_reboot: false,
             binary: "/usr/local/bin/bmslice".into(),
+            try_again: false,
             patience: PATIENCE,
         }
     }
@@ -92,34 +99,29 @@ pub fn apply(
     options: &ApplyOptions,
     events: &mut dyn FnMut(Event),
 ) -> Result<Outcome, ApplyError> {
-    let steps = steps(plan, &options.binary, inventory)?;
+    let mut steps = steps(plan, &options.binary, inventory)?;
     let ledger = journal::peek(machine)?;
-    check(
-        machine,
-        &ledger,
-        inventory,
-        plan,
-        &steps,
-        options.dry_run,
-        events,
-    )?;
+    remember(&mut steps, &ledger);
+    check(machine, &ledger, inventory, plan, &steps, options, events)?;
     if options.dry_run {
         return dry_run(machine, &ledger, &steps, events);
     }
     let (mut executor, waited) = Executor::start(machine, options.patience, events)?;
     if waited {
         let ledger = executor.ledger().clone();
+        remember(&mut steps, &ledger);
         check(
             machine,
             &ledger,
             inventory,
             plan,
             &steps,
-            false,
+            options,
             executor.events,
         )?;
     }
     executor.running = running(machine, Phase::All)?;
+    executor.try_again = options.try_again;
     let open = executor.ledger().open().cloned();
     if let Some(run) = &open {
         (executor.events)(Event::Resuming {
@@ -144,7 +146,12 @@ pub fn apply(
     executor.record_before(&steps)?;
     say_what_stays(&mut executor, &steps);
     let undone = executor.undo(&stale)?;
-    match executor.carry_out(&steps, options.allow_reboot)? {
+    let at_reboot = if options.allow_reboot {
+        AtReboot::Take
+    } else {
+        AtReboot::Leave
+    };
+    match executor.carry_out(&steps, at_reboot)? {
         Stop::Done { changed } => {
             executor.journal.close()?;
             Ok(match changed + undone {
@@ -163,7 +170,7 @@ fn check(
     inventory: &LiveInventory,
     plan: &Plan,
     steps: &[Step],
-    dry_run: bool,
+    options: &ApplyOptions,
     events: &mut dyn FnMut(Event),
 ) -> Result<(), ApplyError> {
     // A libvirt that is away is one of the problems, said with the others.
@@ -174,7 +181,8 @@ fn check(
         running: &running,
     };
     let mut problems = preflight(&look, inventory, plan, steps, Phase::All)?;
-    if dry_run && !machine.is_root() {
+    problems.extend(went_back(&look, steps)?.filter(|_| !options.try_again));
+    if options.dry_run && !machine.is_root() {
         // It changes nothing; but it may not see everything either.
         problems.remove(0);
         events(Event::Note(
@@ -186,6 +194,19 @@ fn check(
     } else {
         Err(ApplyError::Refused { problems })
     }
+}
+
+/// The server tried these very kernel arguments, and went back.
+fn went_back(look: &Look<'_>, steps: &[Step]) -> Result<Option<Problem>, ApplyError> {
+    let Some(fell_back) = FellBack::seen(look)? else {
+        return Ok(None);
+    };
+    let wanted =
+        |step: &Step| matches!(step, Step::ConfirmBoot(step) if step.args == fell_back.args);
+    Ok(steps
+        .iter()
+        .any(wanted)
+        .then(|| Problem::new(fell_back.describe()).hint(FELL_BACK_HINT)))
 }
 
 fn all_hold(look: &Look<'_>, steps: &[Step]) -> Result<bool, ApplyError> {
@@ -313,6 +334,19 @@ pub fn resume(
         });
     }
     let (mut executor, _) = Executor::start(machine, PATIENCE, events)?;
+    let outcome = bring_back(&mut executor, phase, binary);
+    if let Err(error) = &outcome {
+        executor.note_trial(&error.to_string());
+    }
+    outcome
+}
+
+fn bring_back(
+    executor: &mut Executor<'_>,
+    phase: Phase,
+    binary: &str,
+) -> Result<Outcome, ApplyError> {
+    let machine = executor.machine;
     let open = executor.ledger().open().cloned();
     if let Some(run) = &open {
         (executor.events)(Event::Resuming {
@@ -332,12 +366,26 @@ pub fn resume(
                 force: false,
                 delete_images: *delete_images,
             };
-            let changed = release::go_on(&mut executor, slices.as_deref())?;
+            let changed = release::go_on(executor, slices.as_deref())?;
             return Ok(Outcome::Done { changed });
         }
         // What is being given back is not brought back.
         (Some(Run::Release { .. }), Phase::Host) => return Ok(Outcome::Nothing),
         (Some(Run::Apply { .. } | Run::Resume { .. }) | None, _) => {}
+    }
+    if let Some(fell_back) = FellBack::seen(&executor.look())? {
+        if phase == Phase::All {
+            return Err(ApplyError::FellBack {
+                what: fell_back.describe(),
+            });
+        }
+        if !fell_back.to_ours {
+            // The server is to be as it was before the first apply.
+            return Ok(Outcome::Nothing);
+        }
+    }
+    if let Some(step) = unconfirmed(&executor.look()).cloned() {
+        step.strike(&executor.site())?;
     }
     let Some(plan) = stored_plan(machine)? else {
         if open.is_some() {
@@ -349,7 +397,8 @@ pub fn resume(
     let inventory = LiveInventory::read(machine, None)
         .map_err(|error| ApplyError::Inventory(error.to_string()))?;
     executor.running = running(machine, phase)?;
-    let all = steps(&plan, binary, &inventory)?;
+    let mut all = steps(&plan, binary, &inventory)?;
+    remember(&mut all, executor.ledger());
     let applying = matches!(open, Some(Run::Apply { .. }));
     let steps = match phase {
         Phase::Host => due(&all, When::Booted, When::Booted),
@@ -371,7 +420,7 @@ pub fn resume(
         })?;
     }
     executor.record_before(&steps)?;
-    match executor.carry_out(&steps, false)? {
+    match executor.carry_out(&steps, AtReboot::Stop)? {
         Stop::Done { changed } => {
             // Of an interrupted apply, the host's part is not the whole.
             if phase == Phase::All || !applying {
@@ -385,6 +434,49 @@ pub fn resume(
         Stop::RebootNeeded { why } => Ok(Outcome::RebootNeeded { why }),
         Stop::Rebooting => Ok(Outcome::Rebooting),
     }
+}
+
+/// Reboots a server that tries new kernel arguments and was not confirmed in time, so that it goes
+/// back to those before. Called by a unit, minutes after the boot. `false` when there is nothing to
+/// go back from.
+///
+/// # Errors
+/// When the journal cannot be read or the reboot is refused; the unit then reboots by itself.
+pub fn fall_back(machine: &dyn Machine, events: &mut dyn FnMut(Event)) -> Result<bool, ApplyError> {
+    let silent = Silent(machine);
+    let ledger = journal::peek(&silent)?;
+    let running = BTreeSet::new();
+    let look = Look {
+        machine: &silent,
+        ledger: &ledger,
+        running: &running,
+    };
+    let why = match unconfirmed(&look) {
+        Some(step) => {
+            let mut why = format!("it was not confirmed within {} minutes", step.minutes);
+            for missing in step.unmanaged(&look) {
+                why.push_str(&format!("; {missing}"));
+            }
+            why
+        }
+        None if !is_on_trial(&look) || machine.root().exists(JOURNAL) => return Ok(false),
+        // `/var` did not come up.
+        None => format!("`{JOURNAL}` is not there"),
+    };
+    // Somebody may be stuck with the lock: the reason is worth a moment, the reboot is not put off.
+    match Executor::start(&silent, LAST_PATIENCE, events) {
+        Ok((mut executor, _)) => {
+            executor.note_trial(&why);
+            let step = unconfirmed(&executor.look()).cloned();
+            if let Some(Err(error)) = step.map(|step| step.strike(&executor.site())) {
+                (executor.events)(Event::Note(error.to_string()));
+            }
+            (executor.events)(Event::Note(why));
+        }
+        Err(error) => events(Event::Note(format!("{why}; {error}"))),
+    }
+    machine.run(&Command::new("systemctl", ["reboot"]))?;
+    Ok(true)
 }
 
 /// After an ordinary boot only the guests that start with the host are started.

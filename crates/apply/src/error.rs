@@ -47,6 +47,9 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// What to do on a server that went back to the kernel arguments before.
+pub(crate) const FELL_BACK_HINT: &str = "see its console, `journalctl -b -1` and `/var/lib/systemd/pstore`; then change the spec, or try the same once more with `bmslice apply --try-again`, or `bmslice release`";
+
 fn list(problems: &[Problem]) -> String {
     match problems {
         [one] => one.text.clone(),
@@ -141,6 +144,12 @@ pub enum ApplyError {
         /// What the running kernel lacks.
         missing: String,
     },
+    /// The host tried new kernel arguments and is back at those before.
+    #[error("{what}")]
+    FellBack {
+        /// What was tried, and why it was not confirmed.
+        what: String,
+    },
     /// The machine could not be read or written.
     #[error("{0}")]
     Host(#[from] HostError),
@@ -174,6 +183,7 @@ impl ApplyError {
             Self::Step { .. }
             | Self::Undo { .. }
             | Self::RebootWithoutEffect { .. }
+            | Self::FellBack { .. }
             | Self::Host(_)
             | Self::Journal(_)
             | Self::StoredPlan { .. }
@@ -210,6 +220,7 @@ impl ApplyError {
             Self::RebootWithoutEffect { .. } => hints.push(
                 "look which entry the boot loader takes (`grub-editenv list`, a menu choice, another disk), then `bmslice apply` again; or `bmslice release`".into(),
             ),
+            Self::FellBack { .. } => hints.push(FELL_BACK_HINT.into()),
             Self::Host(HostError::Locked { .. }) => {
                 hints.push("wait for it, or see what it does with `bmslice status`".into());
             }

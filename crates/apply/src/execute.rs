@@ -12,11 +12,12 @@ use bmslice_host::{HostError, Lock, Machine};
 use crate::apply::Phase;
 use crate::error::{ApplyError, StepError};
 use crate::event::{Event, State};
-use crate::journal::{Journal, Ledger, Record, Run};
+use crate::journal::{Entry, Journal, Ledger, Record, Run};
 use crate::paths::{LOCK, STATE};
 use crate::site::{Licence, Look, Site};
 use crate::step::{Observation, Step, When};
 use crate::steps::boot::boot_id;
+use crate::steps::trial::{self, FellBack, unconfirmed};
 
 /// How carrying out steps ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +36,25 @@ pub enum Stop {
     Rebooting,
 }
 
+/// What is done where the next step is a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtReboot {
+    /// It is taken.
+    Take,
+    /// It is left to the user, and whatever boots the host next tries the kernel arguments.
+    Leave,
+    /// Nothing: nobody asked for a reboot now.
+    Stop,
+}
+
 /// The one writer of this host.
 pub struct Executor<'a> {
     pub machine: &'a dyn Machine,
     pub journal: Journal<'a>,
     pub running: BTreeSet<String>,
     pub licence: Licence,
+    /// Whether kernel arguments that the server went back from are tried once more.
+    pub try_again: bool,
     pub events: &'a mut dyn FnMut(Event),
     _lock: Box<dyn Lock>,
 }
@@ -107,6 +121,7 @@ impl<'a> Executor<'a> {
             journal,
             running: BTreeSet::new(),
             licence: Licence::default(),
+            try_again: false,
             events,
             _lock: lock,
         };
@@ -125,7 +140,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    fn site(&mut self) -> Site<'_> {
+    pub fn site(&mut self) -> Site<'_> {
         Site {
             machine: self.machine,
             ledger: self.journal.ledger(),
@@ -175,7 +190,7 @@ impl<'a> Executor<'a> {
     ///
     /// # Errors
     /// The first step that fails; what was done before it stays done.
-    pub fn carry_out(&mut self, steps: &[Step], allow_reboot: bool) -> Result<Stop, ApplyError> {
+    pub fn carry_out(&mut self, steps: &[Step], at_reboot: AtReboot) -> Result<Stop, ApplyError> {
         let mut changed = 0;
         for (index, step) in steps.iter().enumerate() {
             let key = step.key();
@@ -201,25 +216,23 @@ impl<'a> Executor<'a> {
                 continue;
             }
             if let (Step::Reboot(reboot), Observation::Different { got }) = (step, &seen) {
-                let begun_in = self
-                    .ledger()
-                    .get(&key)
-                    .and_then(|entry| entry.begun_in.clone());
-                if begun_in.is_some_and(|begun_in| begun_in != boot) {
-                    self.journal.write(vec![Record::Failed {
-                        key,
-                        error: got.clone(),
-                    }])?;
-                    tell(self.events, State::Failed { error: got.clone() });
-                    return Err(ApplyError::RebootWithoutEffect {
-                        missing: got.clone(),
-                    });
+                if let Err(error) = self.look_back(&key, &boot, got) {
+                    let error_text = error.to_string();
+                    tell(self.events, State::Failed { error: error_text });
+                    return Err(error);
                 }
-                if !allow_reboot {
+                if at_reboot == AtReboot::Stop {
                     return Ok(Stop::RebootNeeded { why: got.clone() });
                 }
-                self.journal.write(vec![Record::Intent { key, boot }])?;
+                self.journal.write(vec![Record::Intent {
+                    key,
+                    boot: boot.clone(),
+                }])?;
                 tell(self.events, State::Started);
+                self.arm(steps, boot)?;
+                if at_reboot == AtReboot::Leave {
+                    return Ok(Stop::RebootNeeded { why: got.clone() });
+                }
                 reboot.act(&mut self.site()).map_err(failed)?;
                 return Ok(Stop::Rebooting);
             }
@@ -257,6 +270,69 @@ impl<'a> Executor<'a> {
             changed += 1;
         }
         Ok(Stop::Done { changed })
+    }
+
+    /// Why another reboot would be in vain: the one before it was.
+    fn look_back(&mut self, key: &str, boot: &str, got: &str) -> Result<(), ApplyError> {
+        if self.try_again {
+            return Ok(());
+        }
+        if let Some(fell_back) = FellBack::seen(&self.look())? {
+            return Err(ApplyError::FellBack {
+                what: fell_back.describe(),
+            });
+        }
+        let begun_in = self.ledger().get(key).and_then(|e| e.begun_in.clone());
+        if begun_in.is_none_or(|begun_in| begun_in == boot) {
+            return Ok(());
+        }
+        self.journal.write(vec![Record::Failed {
+            key: key.to_owned(),
+            error: got.to_owned(),
+        }])?;
+        Err(ApplyError::RebootWithoutEffect {
+            missing: got.to_owned(),
+        })
+    }
+
+    /// Puts the kernel arguments on trial in the next boot, unless they are confirmed.
+    fn arm(&mut self, steps: &[Step], boot: String) -> Result<(), ApplyError> {
+        for step in steps {
+            let Step::ConfirmBoot(confirm) = step else {
+                continue;
+            };
+            if confirm.observe(&self.look())? == Observation::Held {
+                continue;
+            }
+            let intent = Record::Intent {
+                key: step.key(),
+                boot: boot.clone(),
+            };
+            self.journal.write(vec![intent])?;
+            confirm
+                .arm(&mut self.site())
+                .map_err(|source| ApplyError::Step {
+                    step: "put the kernel arguments on trial".into(),
+                    source: source.into(),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// What went wrong in a boot on trial is the reason why the next one goes back: it is noted, as
+    /// far as it still can be.
+    pub fn note_trial(&mut self, error: &str) {
+        let known = |entry: &Entry| entry.failed.is_some();
+        if unconfirmed(&self.look()).is_none() || self.ledger().get(trial::KEY).is_some_and(known) {
+            return;
+        }
+        let record = Record::Failed {
+            key: trial::KEY.into(),
+            error: error.to_owned(),
+        };
+        if let Err(also) = self.journal.write(vec![record]) {
+            (self.events)(Event::Note(format!("and that could not be noted: {also}")));
+        }
     }
 
     /// A step that holds although this run found it missing: an interrupted run did it, or the

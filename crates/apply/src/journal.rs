@@ -202,6 +202,8 @@ pub struct Entry {
     pub touched: bool,
     /// In which boot it was begun, while that run is open and the step neither done nor failed.
     pub(crate) begun_in: Option<String>,
+    /// Why it failed last, while that run is open and it was neither begun again nor done.
+    pub(crate) failed: Option<String>,
 }
 
 /// What was done to this server, in the order in which it was done first.
@@ -243,12 +245,21 @@ impl Ledger {
             Record::Begin { run, .. } => self.open = Some(run),
             Record::Before { step, before } => match self.get_mut(&step.key()) {
                 // The first state is the one to go back to, also across the reboot of an open run.
-                Some(entry) => entry.step = step,
+                Some(entry) => {
+                    // Other kernel arguments are another reboot and another trial.
+                    let is_of_a_boot = matches!(step, Step::Reboot(_) | Step::ConfirmBoot(_));
+                    if is_of_a_boot && entry.step != step {
+                        entry.begun_in = None;
+                        entry.failed = None;
+                    }
+                    entry.step = step;
+                }
                 None => self.entries.push(Entry {
                     step,
                     before,
                     touched: false,
                     begun_in: None,
+                    failed: None,
                 }),
             },
             Record::Kept { step, before } => self.entries.push(Entry {
@@ -256,16 +267,29 @@ impl Ledger {
                 before,
                 touched: true,
                 begun_in: None,
+                failed: None,
             }),
             Record::Intent { key, boot } => {
                 if let Some(entry) = self.get_mut(&key) {
                     entry.touched = true;
                     entry.begun_in = Some(boot);
+                    entry.failed = None;
                 }
             }
-            Record::Done { key } | Record::Failed { key, .. } => {
+            Record::Done { key } => {
                 if let Some(entry) = self.get_mut(&key) {
                     entry.begun_in = None;
+                    entry.failed = None;
+                }
+            }
+            Record::Failed { key, error } => {
+                if let Some(entry) = self.get_mut(&key) {
+                    // A trial that failed is one that the next boot goes back from: what it was
+                    // begun in tells the two apart.
+                    if !matches!(entry.step, Step::ConfirmBoot(_)) {
+                        entry.begun_in = None;
+                    }
+                    entry.failed = Some(error);
                 }
             }
             Record::Undone { key } => self.entries.retain(|entry| entry.step.key() != key),
@@ -403,6 +427,7 @@ impl<'m> Journal<'m> {
         let mut text = String::new();
         for (n, entry) in (1..).zip(&mut self.ledger.entries) {
             entry.begun_in = None;
+            entry.failed = None;
             let kept = Record::Kept {
                 step: entry.step.clone(),
                 before: entry.before.clone(),

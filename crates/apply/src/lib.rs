@@ -31,7 +31,7 @@ mod step;
 mod steps;
 mod xml;
 
-pub use apply::{ApplyOptions, Outcome, Phase, apply, resume};
+pub use apply::{ApplyOptions, Outcome, Phase, apply, fall_back, resume};
 pub use error::{ApplyError, Problem, StepError};
 pub use event::{Event, State};
 pub use journal::{Entry, JournalError, Ledger, Run};

@@ -10,7 +10,7 @@ use bmslice_plan::Plan;
 use crate::apply::stored_plan;
 use crate::error::{ApplyError, Problem};
 use crate::event::Event;
-use crate::execute::Executor;
+use crate::execute::{AtReboot, Executor};
 use crate::journal::{self, Record, Run};
 use crate::paths::{JOURNAL, PLAN};
 use crate::sequence::page_steps;
@@ -234,6 +234,6 @@ fn shrink(executor: &mut Executor<'_>, plan: Plan, names: &[SliceName]) -> Resul
     let step = Step::StorePlan(StorePlan {
         plan: plan.to_json(),
     });
-    executor.carry_out(&[step], false)?;
+    executor.carry_out(&[step], AtReboot::Stop)?;
     Ok(())
 }

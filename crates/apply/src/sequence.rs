@@ -7,21 +7,24 @@
 use bmslice_inventory::{BootLoader, LiveInventory};
 use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use bmslice_render::{
-    GRUB_DROP_IN, HOST_UNIT, RenderError, RenderOptions, SLICES_UNIT, customize_argv, grub_drop_in,
-    host_unit, meta_data, network_config, resize_argv, slices_unit, user_data,
+    FALL_BACK_TIMER, FALL_BACK_UNIT, GRUB_DROP_IN, HOST_UNIT, RenderError, RenderOptions,
+    SLICES_UNIT, customize_argv, fall_back_timer, fall_back_unit, grub_drop_in, host_unit,
+    meta_data, network_config, resize_argv, slices_unit, user_data,
 };
 use bmslice_spec::{Isolation, Setup};
 
 use crate::guest::{HashFile, PLACE, Seed};
+use crate::journal::Ledger;
 use crate::step::Step;
 use crate::steps::boot::{BootArguments, BootPages, Reboot};
 use crate::steps::device::GroupSound;
 use crate::steps::disk::{BuildDisk, unfinished};
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
-use crate::steps::files::{InstallUnit, StorePlan};
+use crate::steps::files::{InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::{AllocateHugePages, PageUser};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
+use crate::steps::trial::{ConfirmBoot, KEY, Management, env_path};
 
 /// The steps of a plan on a live server. `binary` is what the units call after a boot: the absolute
 /// path of this program.
@@ -41,7 +44,7 @@ pub fn steps(
     };
     for (path, content) in [
         (HOST_UNIT, host_unit(&options)?),
-        (SLICES_UNIT, slices_unit(&options)?),
+        (SLICES_UNIT, slices_unit(&options, &plan.host().images)?),
     ] {
         let path = path.to_owned();
         steps.push(Step::InstallUnit(InstallUnit { path, content }));
@@ -49,8 +52,24 @@ pub fn steps(
     for slice in plan.slices() {
         steps.extend(image(slice)?);
     }
-    steps.extend(boot_arguments(plan, inventory));
+    let arguments = boot_arguments(plan, inventory);
+    let confirm = arguments
+        .as_ref()
+        .map(|arguments| confirm_boot(plan, arguments, inventory));
+    if let Some(arguments) = arguments {
+        steps.push(Step::BootArguments(arguments));
+        steps.push(Step::InstallFile(InstallFile {
+            path: FALL_BACK_UNIT.into(),
+            content: fall_back_unit(&options)?,
+            mode: 0o644,
+        }));
+        steps.push(Step::InstallUnit(InstallUnit {
+            path: FALL_BACK_TIMER.into(),
+            content: fall_back_timer(plan.host().fall_back_minutes),
+        }));
+    }
     steps.extend(reboot_step(plan).map(Step::Reboot));
+    steps.extend(confirm.map(Step::ConfirmBoot));
     steps.extend(page_steps(plan));
     for split in &plan.host().split {
         let pf = split.device.clone();
@@ -71,7 +90,7 @@ pub fn steps(
     Ok(steps)
 }
 
-fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<Step> {
+fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<BootArguments> {
     if plan.host().kernel_args.is_empty() {
         return None;
     }
@@ -83,12 +102,36 @@ fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<Step> {
     else {
         return None;
     };
-    Some(Step::BootArguments(BootArguments {
+    Some(BootArguments {
         drop_in: GRUB_DROP_IN.into(),
-        content: grub_drop_in(&plan.host().kernel_args),
+        content: grub_drop_in(),
         config: config.clone(),
         args: plan.host().kernel_args.clone(),
-    }))
+    })
+}
+
+fn confirm_boot(plan: &Plan, arguments: &BootArguments, inventory: &LiveInventory) -> ConfirmBoot {
+    ConfirmBoot {
+        args: arguments.args.clone(),
+        env: env_path(&arguments.config),
+        management: Management::of(inventory),
+        minutes: plan.host().fall_back_minutes,
+    }
+}
+
+/// What a boot on trial must have is what was there *before* it: a server that comes up without its
+/// management would otherwise ask for none.
+pub(crate) fn remember(steps: &mut [Step], ledger: &Ledger) {
+    let Some(entry) = ledger.get(KEY).filter(|entry| entry.begun_in.is_some()) else {
+        return;
+    };
+    for step in steps {
+        if let (Step::ConfirmBoot(now), Step::ConfirmBoot(then)) = (&*step, &entry.step)
+            && now.args == then.args
+        {
+            *step = entry.step.clone();
+        }
+    }
 }
 
 /// The reboot that a plan's kernel arguments need.

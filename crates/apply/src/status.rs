@@ -10,6 +10,7 @@ use crate::error::ApplyError;
 use crate::journal::{self, Run};
 use crate::sequence::reboot_step;
 use crate::site::Look;
+use crate::steps::trial::{FellBack, unconfirmed};
 
 /// What is sliced here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,13 @@ pub struct Status {
     pub plan: Option<Plan>,
     /// A run that did not end: it was interrupted, or waits for a reboot.
     pub open: Option<Run>,
-    /// What the running kernel lacks of the plan.
+    /// What the running kernel lacks of the plan, unless the server went back from it.
     pub reboot: Option<String>,
+    /// The server tried new kernel arguments and went back: which, and why as far as known.
+    pub fell_back: Option<String>,
+    /// This boot tries new kernel arguments: minutes after its start in which they have to be
+    /// confirmed.
+    pub on_trial: Option<u32>,
     /// The plan's slices, in its order.
     pub slices: Vec<SliceStatus>,
     /// Why libvirt could not be asked; the guests' states are then unknown.
@@ -65,8 +71,11 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
         ledger: &ledger,
         running: &running,
     };
+    let fell_back = FellBack::seen(&look)?.map(|fell_back| fell_back.describe());
+    let on_trial = unconfirmed(&look).map(|step| step.minutes);
     let reboot = plan
         .as_ref()
+        .filter(|_| fell_back.is_none())
         .and_then(reboot_step)
         .map(|reboot| reboot.lacking(&look))
         .filter(|lacking| !lacking.is_empty())
@@ -96,6 +105,8 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
         open: ledger.open().cloned(),
         plan,
         reboot,
+        fell_back,
+        on_trial,
         slices,
         libvirt_error,
     })

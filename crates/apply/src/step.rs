@@ -19,6 +19,7 @@ use crate::steps::files::{Content, InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::AllocateHugePages;
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
+use crate::steps::trial::{self, ConfirmBoot};
 
 /// One thing that is done to a server, with all that doing and undoing it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub enum Step {
     BuildSeed(BuildSeed),
     /// Boots the host, so that the kernel arguments are in force.
     Reboot(Reboot),
+    /// Keeps the kernel arguments that the host came up with.
+    ConfirmBoot(ConfirmBoot),
     /// Sees to huge pages on one node.
     AllocateHugePages(AllocateHugePages),
     /// Keeps the host's driver away from VFs.
@@ -161,6 +164,7 @@ impl Step {
             Self::BuildDisk(step) => format!("disk {}", step.path),
             Self::BuildSeed(step) => format!("seed {}", step.path),
             Self::Reboot(_) => "reboot".into(),
+            Self::ConfirmBoot(_) => trial::KEY.into(),
             Self::AllocateHugePages(step) => {
                 format!("huge pages {} node {}", step.size, step.node)
             }
@@ -182,6 +186,7 @@ impl Step {
             | Self::InstallUnit(_)
             | Self::BootArguments(_)
             | Self::Reboot(_)
+            | Self::ConfirmBoot(_)
             | Self::AllocateHugePages(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_) => None,
@@ -204,7 +209,8 @@ impl Step {
             | Self::BootArguments(_)
             | Self::BuildDisk(_)
             | Self::BuildSeed(_)
-            | Self::Reboot(_) => When::Installed,
+            | Self::Reboot(_)
+            | Self::ConfirmBoot(_) => When::Installed,
             Self::AllocateHugePages(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_)
@@ -230,6 +236,7 @@ impl Step {
             | Self::BuildDisk(_)
             | Self::BuildSeed(_)
             | Self::Reboot(_)
+            | Self::ConfirmBoot(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_)
             | Self::ConfigureVf(_)
@@ -250,6 +257,7 @@ impl Step {
             Self::BuildDisk(step) => step.describe(),
             Self::BuildSeed(step) => step.describe(),
             Self::Reboot(step) => step.describe(),
+            Self::ConfirmBoot(step) => step.describe(),
             Self::AllocateHugePages(step) => step.describe(),
             Self::DisableVfAutoprobe(step) => step.describe(),
             Self::CreateVfs(step) => step.describe(),
@@ -277,6 +285,7 @@ impl Step {
             | Self::InstallFile(_)
             // That its arguments are written is the step before it.
             | Self::Reboot(_)
+            | Self::ConfirmBoot(_)
             // The attribute is there wherever VFs can be made.
             | Self::DisableVfAutoprobe(_)
             // Groups and domains exist only after the steps before.
@@ -296,6 +305,7 @@ impl Step {
             Self::BuildDisk(step) => Ok(step.observe(look)),
             Self::BuildSeed(step) => Ok(step.observe(look)),
             Self::Reboot(step) => Ok(step.observe(look)),
+            Self::ConfirmBoot(step) => step.observe(look),
             Self::AllocateHugePages(step) => step.observe(look),
             Self::DisableVfAutoprobe(step) => Ok(step.observe(look)),
             Self::CreateVfs(step) => Ok(step.observe(look)),
@@ -326,6 +336,8 @@ impl Step {
             | Self::BuildDisk(_)
             | Self::BuildSeed(_)
             | Self::Reboot(_)
+            // Goes with the block, which is the boot arguments' to remove.
+            | Self::ConfirmBoot(_)
             | Self::GroupSound(_) => Ok(Before::Nothing),
         }
     }
@@ -340,6 +352,7 @@ impl Step {
             Self::BuildDisk(step) => step.act(site),
             Self::BuildSeed(step) => step.act(site),
             Self::Reboot(step) => step.act(site),
+            Self::ConfirmBoot(step) => step.act(site),
             Self::AllocateHugePages(step) => step.act(site),
             Self::DisableVfAutoprobe(step) => step.act(site),
             Self::CreateVfs(step) => step.act(site),
@@ -367,7 +380,7 @@ impl Step {
             Self::DefineDomain(step) => Some(step.describe_undo()),
             Self::SetAutostart(step) => Some(step.describe_undo()),
             Self::StartDomain(step) => Some(step.describe_undo()),
-            Self::Reboot(_) | Self::GroupSound(_) => None,
+            Self::Reboot(_) | Self::ConfirmBoot(_) | Self::GroupSound(_) => None,
         }
     }
 
@@ -393,7 +406,7 @@ impl Step {
             Self::DefineDomain(step) => step.undo(before, site),
             Self::SetAutostart(step) => step.undo(before, site),
             Self::StartDomain(step) => step.undo(before, site),
-            Self::Reboot(_) | Self::GroupSound(_) => Ok(()),
+            Self::Reboot(_) | Self::ConfirmBoot(_) | Self::GroupSound(_) => Ok(()),
         }
     }
 }

@@ -15,7 +15,7 @@ fn all<'a>(case: &'a Case<'_>, key: &'a str) -> impl Iterator<Item = &'a KernelA
 
 pub(crate) const KERNEL_ARGS: Invariant = Invariant {
     code: "kernel-args",
-    rule: "the arguments are about isolation, the IOMMU and huge pages, and about nothing else",
+    rule: "the arguments are about isolation, the IOMMU and huge pages, or the spec's own, and about nothing else",
     test: kernel_args,
 };
 
@@ -31,8 +31,23 @@ fn kernel_args(case: &Case<'_>, found: &mut Found) {
         "hugepagesz",
         "hugepages",
     ];
+    let (is, asked) = (
+        case.plan.host().fall_back_minutes,
+        case.spec.host.fall_back_minutes,
+    );
+    if is != asked {
+        found.host(format!(
+            "it falls back after {is} minutes, asked were {asked}"
+        ));
+    }
+    for asked in &case.spec.host.kernel_args {
+        if !case.plan.host().kernel_args.contains(asked) {
+            found.host(format!("`{asked}` was asked for, and is not there"));
+        }
+    }
     for arg in &case.plan.host().kernel_args {
-        if !OURS.iter().any(|key| arg.is(key)) {
+        let asked = case.spec.host.kernel_args.contains(arg);
+        if !asked && !OURS.iter().any(|key| arg.is(key)) {
             found.host(format!("`{arg}` is not for a plan to set"));
         }
         // Pass-through: only the guests' devices are translated, not each of the host's own.

@@ -238,6 +238,8 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
     ("iommu", "turned off", InPlan(|p| args(p, "intel_iommu=on", "intel_iommu=off"))),
     ("iommu", "an argument that does nothing", InPlan(|p| p.host.kernel_args.push("amd_iommu=on".parse().unwrap()))),
     ("kernel-args", "an argument about something else", InPlan(|p| p.host.kernel_args.push("mitigations=off".parse().unwrap()))),
+    ("kernel-args", "one of the spec's own is missing", InPlan(|p| { p.host.kernel_args.pop(); })),
+    ("kernel-args", "another deadline", InPlan(|p| p.host.fall_back_minutes = 11)),
     ("kernel-args", "devices of the host translated too", InPlan(|p| args(p, "iommu=pt", "iommu=nopt"))),
     ("huge-page-args", "too few at boot", InPlan(|p| args(p, "0:2", "0:1"))),
     ("huge-page-args", "on the other node", InPlan(|p| args(p, "0:2", "1:2"))),

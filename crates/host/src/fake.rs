@@ -34,7 +34,8 @@
 //!   [`FakeMachine::become_user`], [`FakeMachine::uninstall`], [`FakeMachine::hold_lock`].
 //! * **Reboot**: [`FakeMachine::reboot`] boots what `grub.cfg` says; VFs, huge pages made at run
 //!   time and guests are gone, autostarted domains start again, after a closure that stands for the
-//!   units that run before libvirtd.
+//!   units that run before libvirtd. A kernel with `rdinit=/nonexistent` panics, and one with
+//!   `module_blacklist=` lacks the NICs of those drivers.
 //! * **The administrator's hand**: [`FakeMachine::put`], [`FakeMachine::vcpupin`],
 //!   [`FakeMachine::rebind`], [`FakeMachine::act_out`] for a program that the fake does not know.
 //!
@@ -46,6 +47,7 @@ mod domain;
 mod drivers;
 mod faults;
 mod grub;
+mod grub_script;
 mod images;
 mod libvirt;
 mod machine;
@@ -299,6 +301,12 @@ impl FakeMachine {
     #[must_use]
     pub fn reboot_requested(&self) -> bool {
         self.world().reboot_requested
+    }
+
+    /// How often the server hung on its way up, so that somebody had to cycle its power.
+    #[must_use]
+    pub fn power_cycles(&self) -> u32 {
+        self.world().power_cycles
     }
 
     /// Names of the units that are enabled.

@@ -141,7 +141,8 @@ pub trait Machine {
     fn root(&self) -> &Root;
 
     /// Writes a sysfs or procfs attribute in one write(2); an empty value as a newline, since the
-    /// kernel sees no write of nothing. The attribute is never made.
+    /// kernel sees no write of nothing. The attribute is never made. A file on a disk is written
+    /// over in place, from its start: no block of it moves, which a boot loader relies on.
     ///
     /// # Errors
     /// What the kernel answered (EBUSY, EINVAL, …), in [`HostError::File`].

@@ -68,6 +68,34 @@ impl KernelArg {
         a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| same(a, b))
     }
 
+    /// Whether a second one of that name adds to the first, instead of replacing it or being
+    /// ignored (Documentation/admin-guide/kernel-parameters.txt; those with a dot are a module's or
+    /// a program's, and only the listed ones add up).
+    #[must_use]
+    pub fn may_repeat(&self) -> bool {
+        const REPEATABLE: [&str; 14] = [
+            "console",
+            "earlycon",
+            "earlyprintk",
+            "hugepages",
+            "hugepagesz",
+            "initcall_blacklist",
+            "intel_iommu",
+            "iommu",
+            "ip",
+            "memmap",
+            "modprobe.blacklist",
+            "module_blacklist",
+            "pci",
+            "video",
+        ];
+        let key = self.key();
+        REPEATABLE.iter().any(|repeatable| self.is(repeatable))
+            || key.ends_with("dyndbg")
+            || key.starts_with("rd.")
+            || key.starts_with("systemd.")
+    }
+
     /// The text as the kernel gets it.
     #[must_use]
     pub fn as_str(&self) -> &str {

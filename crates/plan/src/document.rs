@@ -7,7 +7,8 @@ use bmslice_model::{
     TenantName, VlanId,
 };
 use bmslice_spec::{
-    FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation, Setup, Smt,
+    FALL_BACK_MINUTES, FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation,
+    Setup, Smt,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,6 +111,19 @@ pub struct HostPlan {
     pub split: Vec<SplitPlan>,
     /// Where images and seeds are kept.
     pub images: String,
+    /// Minutes that a boot with new kernel arguments has to be confirmed in, before the server goes
+    /// back to those before.
+    #[serde(default = "usual_deadline", skip_serializing_if = "is_usual_deadline")]
+    pub fall_back_minutes: u32,
+}
+
+fn usual_deadline() -> u32 {
+    FALL_BACK_MINUTES
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_usual_deadline(minutes: &u32) -> bool {
+    *minutes == FALL_BACK_MINUTES
 }
 
 /// Huge pages on one node.

@@ -172,6 +172,7 @@ fn parts() -> PlanParts {
                 vfs: 2,
             }],
             images: "/images".into(),
+            fall_back_minutes: 10,
         },
         slices: vec![
             slice(

@@ -47,7 +47,10 @@ pub(crate) fn parts(
         .iter()
         .flat_map(|slice| &slice.nics)
         .any(|nic| !nic.functions().is_empty());
-    let kernel_args = kernel::args(server, spec.host.isolation, &isolated, &huge_pages, devices)?;
+    let mut kernel_args =
+        kernel::args(server, spec.host.isolation, &isolated, &huge_pages, devices)?;
+    // After ours: none of them is one that the plan sets.
+    kernel_args.extend(spec.host.kernel_args.iter().cloned());
     let mut parts = PlanParts {
         format: FORMAT.to_owned(),
         spec_digest: spec.digest.clone(),
@@ -65,6 +68,7 @@ pub(crate) fn parts(
             huge_pages,
             split: cards.split,
             images: spec.host.images.clone(),
+            fall_back_minutes: spec.host.fall_back_minutes,
         },
         slices,
         report: bmslice_plan::Report::default(),

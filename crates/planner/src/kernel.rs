@@ -130,6 +130,16 @@ pub(crate) fn conflicts(
             && planned.iter().any(|own| own.is("iommu"))
         {
             "devices cannot be passed to guests with the IOMMU off: take it out"
+        } else if let Some(own) = wanted
+            && !own.may_repeat()
+            && !own.is("isolcpus")
+            && !own.is("irqaffinity")
+        {
+            found.push((
+                arg.clone(),
+                format!("the spec's `kernelArgs` asks for `{own}`: take one of them out"),
+            ));
+            continue;
         } else {
             continue;
         };

@@ -427,6 +427,28 @@ fn vfs_take_the_lowest_free_index_and_keep_it() {
 }
 
 #[test]
+fn the_specs_own_arguments_come_after_the_plans_and_fight_with_no_others() {
+    let host = HostSpec {
+        kernel_args: vec!["processor.max_cstate=1".parse().unwrap()],
+        fall_back_minutes: 15,
+        ..HostSpec::default()
+    };
+    let spec = Slicing::new(host, vec![slice("s", 2)]).unwrap();
+    let mut server = lab();
+    let plan = planned(&spec, &server);
+    let last = plan.host().kernel_args.last().map(ToString::to_string);
+    assert_eq!(last.as_deref(), Some("processor.max_cstate=1"));
+    assert_eq!(plan.host().fall_back_minutes, 15);
+    let warned = |plan: &bmslice_plan::Plan| plan.to_json().contains("take one of them out");
+    assert!(!warned(&plan));
+    let after = applied(&server, &plan);
+    let again = plan_following(&spec, &after, Some(&plan)).unwrap();
+    assert!(!warned(&again), "what runs is what it asked for");
+    server.boot.cmdline = "processor.max_cstate=9".parse().unwrap();
+    assert!(warned(&planned(&spec, &server)));
+}
+
+#[test]
 fn dynamic_isolation_asks_for_no_reboot_where_the_iommu_is_on() {
     let host = HostSpec {
         isolation: Isolation::Dynamic,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bmslice_plan::Plan;
 use bmslice_spec::Setup;
 
+use crate::grub::{self, GrubScript};
 use crate::{RenderError, cloud_init, customize, domain_xml, host, json};
 
 /// What rendering needs beside the plan.
@@ -47,13 +48,15 @@ pub type Artifacts = BTreeMap<String, Artifact>;
 /// |---|---|---|
 /// | `domains/NAME.xml` | the libvirt domain | |
 /// | `host/kernel-args` | the boot arguments, one line | |
-/// | `host/grub.d/90-bmslice.cfg` | the same for GRUB | [`GRUB_DROP_IN`](crate::GRUB_DROP_IN) |
+/// | `host/grub.d/90-bmslice.cfg` | gives GRUB's entries a variable | [`GRUB_DROP_IN`](crate::GRUB_DROP_IN) |
+/// | `host/grub/09_bmslice` | fills it with the boot arguments, tried or confirmed | [`GRUB_SCRIPT`](crate::GRUB_SCRIPT) |
+/// | `host/systemd/bmslice-fall-back.service`, `….timer` | goes back from arguments that were not confirmed | [`FALL_BACK_UNIT`](crate::FALL_BACK_UNIT), [`FALL_BACK_TIMER`](crate::FALL_BACK_TIMER) |
 /// | `host/systemd/bmslice-host.service` | brings back after a boot what a boot takes away | [`HOST_UNIT`](crate::HOST_UNIT) |
 /// | `host/systemd/bmslice-slices.service` | goes on with the slices | [`SLICES_UNIT`](crate::SLICES_UNIT) |
 /// | `cloud-init/NAME/…` | `meta-data`, `user-data`, `network-config` of a NoCloud seed | |
 /// | `images/NAME.json` | the argv of `virt-resize` and `virt-customize`, where the plan has them | |
 ///
-/// The two files of the boot arguments are left out when there are none.
+/// Those of the boot arguments are left out when there are none.
 ///
 /// # Errors
 /// [`RenderError`], for plans edited by hand.
@@ -73,16 +76,43 @@ pub fn render(plan: &Plan, options: &RenderOptions) -> Result<Artifacts, RenderE
     if !args.is_empty() {
         add(
             "host/kernel-args".into(),
-            host::kernel_args(args),
+            grub::kernel_args(args),
             0o644,
             None,
         );
-        add(
-            "host/grub.d/90-bmslice.cfg".into(),
-            host::grub_drop_in(args),
-            0o644,
-            Some(host::GRUB_DROP_IN),
-        );
+        let script = GrubScript {
+            args: args.clone(),
+            before: None,
+            one_shot: true,
+        };
+        for (path, text, mode, installed) in [
+            (
+                "host/grub.d/90-bmslice.cfg",
+                grub::grub_drop_in(),
+                0o644,
+                grub::GRUB_DROP_IN,
+            ),
+            (
+                "host/grub/09_bmslice",
+                script.text(),
+                0o755,
+                grub::GRUB_SCRIPT,
+            ),
+            (
+                "host/systemd/bmslice-fall-back.service",
+                host::fall_back_unit(options)?,
+                0o644,
+                host::FALL_BACK_UNIT,
+            ),
+            (
+                "host/systemd/bmslice-fall-back.timer",
+                host::fall_back_timer(plan.host().fall_back_minutes),
+                0o644,
+                host::FALL_BACK_TIMER,
+            ),
+        ] {
+            add(path.into(), text, mode, Some(installed));
+        }
     }
     let units = [
         (
@@ -92,7 +122,7 @@ pub fn render(plan: &Plan, options: &RenderOptions) -> Result<Artifacts, RenderE
         ),
         (
             "bmslice-slices.service",
-            host::slices_unit(options)?,
+            host::slices_unit(options, &plan.host().images)?,
             host::SLICES_UNIT,
         ),
     ];

@@ -47,7 +47,7 @@ impl RenderError {
                 "give the card to the host's driver once so that its MAC shows, and plan again; or leave out `network` of that card"
             }
             Self::Path { .. } => {
-                "install the program under a path such as `/usr/local/bin/bmslice`"
+                "install the program under a path such as `/usr/local/bin/bmslice`, and keep images in one such as `/var/lib/libvirt/images`"
             }
         }
     }

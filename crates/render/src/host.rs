@@ -1,39 +1,20 @@
-//! What is installed on the host: boot arguments for GRUB, and two systemd units.
+//! The systemd units of the host.
 //!
-//! ADR 0005 says why there are two: one before libvirt's daemon for what a reboot takes away, one
-//! after it for the guests. Both run `bmslice resume`.
+//! ADR 0005 says why two of them run `bmslice resume` after a boot: one before libvirt's daemon for
+//! what a reboot takes away, one after it for the guests. ADR 0008 has the other two: a timer and
+//! what it starts, for a boot that nobody confirmed.
 
-use bmslice_model::{KernelArg, KernelCmdline};
-
+use crate::grub::TRIAL;
 use crate::{RenderError, RenderOptions};
 
-/// Where GRUB's own configuration reads our arguments from. 90: after the distribution's, so that
-/// what is set there is extended and not overwritten.
-pub const GRUB_DROP_IN: &str = "/etc/default/grub.d/90-bmslice.cfg";
 /// The unit before libvirt's daemon.
 pub const HOST_UNIT: &str = "/etc/systemd/system/bmslice-host.service";
 /// The unit after libvirt's daemon.
 pub const SLICES_UNIT: &str = "/etc/systemd/system/bmslice-slices.service";
-
-/// The boot arguments as one line, for people and for boot loaders that `bmslice` does not know.
-#[must_use]
-pub fn kernel_args(args: &[KernelArg]) -> String {
-    let line: KernelCmdline = args.iter().cloned().collect();
-    format!("{line}\n")
-}
-
-/// A shell fragment that `grub-mkconfig` sources: it extends `GRUB_CMDLINE_LINUX` (all entries, also
-/// recovery), and leaves what is there alone.
-#[must_use]
-pub fn grub_drop_in(args: &[KernelArg]) -> String {
-    let line: KernelCmdline = args.iter().cloned().collect();
-    // In single quotes the shell changes nothing.
-    let quoted = line.to_string().replace('\'', "'\\''");
-    format!(
-        "# Written by bmslice; `bmslice release` removes it. Run update-grub after a change.\n\
-         GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX \"'{quoted}'\n"
-    )
-}
+/// The unit that goes back to the kernel arguments before.
+pub const FALL_BACK_UNIT: &str = "/etc/systemd/system/bmslice-fall-back.service";
+/// The timer that starts it.
+pub const FALL_BACK_TIMER: &str = "/etc/systemd/system/bmslice-fall-back.timer";
 
 /// A path as the first word of `ExecStart=` (systemd.service(5), “Command lines”): in double quotes,
 /// `%` doubled. `$` means nothing in the first word.
@@ -71,20 +52,26 @@ pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
          ExecStartPre=-udevadm settle --timeout=60\n\
          ExecStart={binary} resume --host\n\
          TimeoutStartSec=5min\n\
-         {HOST_HARDENING}\
          {HARDENING}\
+         {HOST_HARDENING}\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
     ))
 }
 
-/// The unit that goes on with the stored plan once libvirt's daemon is there.
+/// The unit that goes on with the stored plan once libvirt's daemon is there, and writes images in
+/// this folder.
 ///
 /// # Errors
-/// [`RenderError::Path`] for a program that a unit cannot name.
-pub fn slices_unit(options: &RenderOptions) -> Result<String, RenderError> {
+/// [`RenderError::Path`] for a program or folder that a unit cannot name.
+pub fn slices_unit(options: &RenderOptions, images: &str) -> Result<String, RenderError> {
     let binary = exec_path(&options.binary)?;
+    // With the `-` a folder that is not there yet does not keep the unit from starting.
+    let images = match exec_path(images)? {
+        quoted if quoted.starts_with('"') => quoted.replacen('"', "\"-", 1),
+        plain => format!("-{plain}"),
+    };
     // No time limit: images may have to be copied, and guests be waited for.
     Ok(format!(
         "# Written by bmslice; `bmslice release` removes it.\n\
@@ -100,35 +87,120 @@ pub fn slices_unit(options: &RenderOptions) -> Result<String, RenderError> {
          ExecStart={binary} resume\n\
          TimeoutStartSec=infinity\n\
          {HARDENING}\
+         {SLICES_HARDENING}\
+         ReadWritePaths=/etc /boot /var /run {images}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
     ))
 }
 
-/// What `resume --host` never needs: it reads the plan, and writes sysfs (which `ProtectSystem` leaves
-/// writable), its journal and its lock.
-const HOST_HARDENING: &str = "\
-ProtectSystem=strict
-ReadWritePaths=/var/lib/bmslice /run
-ProtectHome=yes
-PrivateTmp=yes
-RestrictNamespaces=yes
-";
+/// The unit that reboots a server which tries new kernel arguments and was not confirmed.
+///
+/// It needs nothing of a server that came up badly: no network, no mounts but the root, not even
+/// that `bmslice` works (systemd.unit(5), `FailureAction=`). An emergency mode leaves it alone.
+///
+/// # Errors
+/// [`RenderError::Path`] for a program that a unit cannot name.
+pub fn fall_back_unit(options: &RenderOptions) -> Result<String, RenderError> {
+    let binary = exec_path(&options.binary)?;
+    Ok(format!(
+        "# Written by bmslice; `bmslice release` removes it.\n\
+         [Unit]\n\
+         Description=bmslice: back to the kernel arguments before, unless they were confirmed\n\
+         ConditionKernelCommandLine={TRIAL}\n\
+         DefaultDependencies=no\n\
+         IgnoreOnIsolate=yes\n\
+         FailureAction=reboot\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={binary} resume --fall-back\n\
+         TimeoutStartSec=1min\n\
+         {HARDENING}\
+         {FALL_BACK_HARDENING}"
+    ))
+}
 
-/// What neither unit needs. Left out on purpose for the second, which does all that `apply` does:
-/// anything that hides folders (images and password files may be anywhere, `update-grub` writes to
-/// `/boot`) or devices (`ProtectClock` does, too: `grub-probe` opens disks, guestfs-tools
-/// `/dev/kvm`), and `MemoryDenyWriteExecute` (QEMU's TCG, under guestfs-tools without KVM). Neither
-/// unit can have `RestrictSUIDSGID`: it makes openat2(2) answer ENOSYS, and every read goes through
-/// that call (systemd.exec(5); the kernel shows seccomp no flags of openat2).
+/// The timer of [`fall_back_unit`], so many minutes after the boot.
+#[must_use]
+pub fn fall_back_timer(minutes: u32) -> String {
+    format!(
+        "# Written by bmslice; `bmslice release` removes it.\n\
+         [Unit]\n\
+         Description=bmslice: time to confirm the kernel arguments\n\
+         ConditionKernelCommandLine={TRIAL}\n\
+         DefaultDependencies=no\n\
+         IgnoreOnIsolate=yes\n\
+         Conflicts=shutdown.target\n\
+         Before=shutdown.target\n\
+         \n\
+         [Timer]\n\
+         OnBootSec={minutes}min\n\
+         AccuracySec=1s\n\
+         \n\
+         [Install]\n\
+         WantedBy=sysinit.target\n"
+    )
+}
+
+/// What no unit of ours needs; each has an exposure of at most 3.0 by `systemd-analyze security`.
+///
+/// None of them can have `RestrictSUIDSGID`: it makes openat2(2) answer ENOSYS, and every read goes
+/// through that call (systemd.exec(5); the kernel shows seccomp no flags of openat2). Nor
+/// `ProtectKernelTunables` or `PrivateDevices` where sysfs is written or disks are read.
+/// `ProtectSystem=strict` leaves `/sys` and `/proc` as they are.
 const HARDENING: &str = "\
 NoNewPrivileges=yes
+UMask=0077
+PrivateTmp=yes
+PrivateMounts=yes
+ProtectSystem=strict
 ProtectHostname=yes
+ProtectClock=yes
 ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RestrictNamespaces=yes
 RestrictRealtime=yes
-RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
+IPAddressDeny=any
 LockPersonality=yes
 SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
 KeyringMode=private
+DevicePolicy=closed
+";
+
+/// What `resume --host` never needs beside: it reads the plan, writes sysfs, its journal and its
+/// lock, and sets up NICs.
+const HOST_HARDENING: &str = "\
+ReadWritePaths=/var/lib/bmslice /run
+ProtectHome=yes
+ProtectKernelModules=yes
+MemoryDenyWriteExecute=yes
+CapabilityBoundingSet=CAP_NET_ADMIN
+";
+
+/// What going back never needs beside: it reads, notes why in the journal, and asks systemd to
+/// reboot.
+const FALL_BACK_HARDENING: &str = "\
+ReadWritePaths=-/var/lib/bmslice
+ProtectHome=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+MemoryDenyWriteExecute=yes
+CapabilityBoundingSet=
+";
+
+/// What the second unit never needs beside, which does all that `apply` does. It has the disks to
+/// read (`grub-probe`) and `/dev/kvm` (guestfs-tools), reads password files wherever they are, and
+/// may write memory that it runs (QEMU's TCG, where guestfs-tools have no KVM). Modules have to be
+/// seen, for the appliance that they make.
+const SLICES_HARDENING: &str = "\
+ProtectHome=read-only
+ProtectProc=invisible
+DeviceAllow=/dev/kvm rw
+DeviceAllow=block-* r
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_NET_ADMIN
 ";

@@ -9,6 +9,7 @@ mod customize;
 mod domain;
 mod element;
 mod error;
+mod grub;
 mod host;
 mod json;
 
@@ -17,6 +18,11 @@ pub use cloud_init::{meta_data, network_config, user_data};
 pub use customize::{CustomizeOperation, customize_argv, customize_commands, resize_argv};
 pub use domain::{METADATA_NAMESPACE, console_log, definition_digest, domain_xml};
 pub use error::RenderError;
+pub use grub::{
+    GRUB_DROP_IN, GRUB_ENV, GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, TRIAL, grub_can_carry,
+    grub_digest, grub_drop_in, kernel_args,
+};
 pub use host::{
-    GRUB_DROP_IN, HOST_UNIT, SLICES_UNIT, grub_drop_in, host_unit, kernel_args, slices_unit,
+    FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, SLICES_UNIT, fall_back_timer, fall_back_unit,
+    host_unit, slices_unit,
 };

@@ -17,8 +17,8 @@ use std::process::Command;
 use bmslice_model::KernelArg;
 use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use bmslice_render::{
-    Artifacts, CustomizeOperation, RenderError, RenderOptions, customize_argv, customize_commands,
-    grub_drop_in, host_unit, network_config, render, user_data,
+    Artifacts, CustomizeOperation, GrubScript, RenderError, RenderOptions, customize_argv,
+    customize_commands, host_unit, network_config, render, user_data,
 };
 use bmslice_spec::{GuestUser, Setup};
 use proptest::prelude::*;
@@ -70,7 +70,10 @@ fn the_seeds_plan_gives_these_files() {
             "domains/Blue_k8s_cluster_worker1.xml",
             "domains/Red_k8s_cluster_worker1.xml",
             "host/grub.d/90-bmslice.cfg",
+            "host/grub/09_bmslice",
             "host/kernel-args",
+            "host/systemd/bmslice-fall-back.service",
+            "host/systemd/bmslice-fall-back.timer",
             "host/systemd/bmslice-host.service",
             "host/systemd/bmslice-slices.service",
             "images/Blue_k8s_cluster_worker1.json",
@@ -86,6 +89,9 @@ fn the_seeds_plan_gives_these_files() {
         installed,
         [
             "/etc/default/grub.d/90-bmslice.cfg",
+            "/etc/grub.d/09_bmslice",
+            "/etc/systemd/system/bmslice-fall-back.service",
+            "/etc/systemd/system/bmslice-fall-back.timer",
             "/etc/systemd/system/bmslice-host.service",
             "/etc/systemd/system/bmslice-slices.service",
         ]
@@ -97,11 +103,9 @@ fn without_boot_arguments_grub_is_left_alone() {
     let mut parts = plans::seed().into_parts();
     parts.host.kernel_args.clear();
     let artifacts = render(&Plan::new(parts).unwrap(), &RenderOptions::default()).unwrap();
-    assert!(
-        !artifacts
-            .keys()
-            .any(|path| path.contains("grub") || path.contains("kernel-args"))
-    );
+    assert!(!artifacts.keys().any(|path| path.contains("grub")
+        || path.contains("kernel-args")
+        || path.contains("fall-back")));
 }
 
 #[test]
@@ -132,18 +136,40 @@ fn grubs_drop_in_extends_what_is_there() {
             "console=ttyS0 quiet",
             text(&artifacts, "host/grub.d/90-bmslice.cfg")
         ),
-        "console=ttyS0 quiet intel_iommu=on isolcpus=domain,managed_irq,2-11,14-23"
+        "console=ttyS0 quiet ${bmslice_args}",
+        "GRUB fills it in at boot, not the shell"
     );
 }
 
+/// GRUB's own parser, where it is installed.
+fn grub_script_check(text: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("grub.cfg");
+    std::fs::write(&path, text).unwrap();
+    match Command::new("grub-script-check").arg(&path).output() {
+        Ok(output) => assert!(output.status.success(), "{output:?}\n{text}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
-fn grubs_drop_in_keeps_an_argument_as_it_is_written() {
-    let odd = ["x=$(id)`id`'\\", "dyndbg=\"file a.c +p\""];
-    let args: Vec<KernelArg> = odd.iter().map(|arg| arg.parse().unwrap()).collect();
-    assert_eq!(
-        sourced("", &grub_drop_in(&args)),
-        format!(" {}", odd.join(" "))
-    );
+fn grubs_script_prints_what_grub_can_read() {
+    let args: Vec<KernelArg> = vec!["isolcpus=domain,managed_irq,2-11".parse().unwrap()];
+    for one_shot in [true, false] {
+        let script = GrubScript {
+            args: args.clone(),
+            before: Some(vec!["quiet".parse().unwrap()]),
+            one_shot,
+        };
+        let output = Command::new("sh")
+            .args(["-euc", &script.text()])
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(printed, script.block(), "nothing is expanded by the shell");
+        grub_script_check(&printed);
+    }
 }
 
 fn verify_units(folder: &Path) -> String {
@@ -151,6 +177,8 @@ fn verify_units(folder: &Path) -> String {
         .args(["verify", "--recursive-errors=no", "--man=no"])
         .arg(folder.join("bmslice-host.service"))
         .arg(folder.join("bmslice-slices.service"))
+        .arg(folder.join("bmslice-fall-back.service"))
+        .arg(folder.join("bmslice-fall-back.timer"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -188,6 +216,16 @@ fn systemd_takes_the_units() {
         let said = verify_units(folder.path());
         let ours: Vec<&str> = said.lines().filter(|l| l.contains("bmslice")).collect();
         assert!(ours.is_empty(), "{said}");
+        for unit in ["host", "slices", "fall-back"] {
+            // In tenths; `--offline` came with systemd 250.
+            let output = Command::new("systemd-analyze")
+                .args(["security", "--offline=true", "--no-pager", "--threshold=30"])
+                .arg(folder.path().join(format!("bmslice-{unit}.service")))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "too exposed: {unit}\n{said}");
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use std::fmt;
 use bmslice_model::{ByteSize, MacAddress};
 use thiserror::Error;
 
-use crate::guest;
 use crate::sealed::{HostSpec, NicChoice, NicKind, Numa, SliceSpec};
+use crate::{guest, host};
 
 /// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
 const VCPUS: u32 = 4096;
@@ -109,7 +109,14 @@ impl Found {
         });
     }
 
-    fn clash(&mut self, at: Path, message: String, hint: &str, first: Path, label: &str) {
+    pub(crate) fn clash(
+        &mut self,
+        at: Path,
+        message: String,
+        hint: &str,
+        first: Path,
+        label: &str,
+    ) {
         self.say(at, message, hint);
         if let Some(last) = self.0.last_mut() {
             last.related = Some((first, label.into()));
@@ -121,7 +128,7 @@ impl Found {
 pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec<Violation> {
     let mut found = Found::default();
     let root = Path::default();
-    host_rules(host, &root.field("host"), &mut found);
+    host::rules(host, &root.field("host"), &mut found);
     if slices.is_empty() {
         found.say(
             root.field("slices"),
@@ -139,26 +146,6 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
     unique_names(slices, &mut found);
     unique_devices(slices, &mut found);
     found.0
-}
-
-fn host_rules(host: &HostSpec, at: &Path, found: &mut Found) {
-    if !(1..=1024).contains(&host.reserve_cores) {
-        found.say(
-            at.field("reserve").field("cores"),
-            format!("the host cannot keep {} cores", host.reserve_cores),
-            "the host needs at least 1 core, that of CPU 0; at most 1024 can be kept",
-        );
-    }
-    if !host.images.starts_with('/') || host.images.chars().any(char::is_control) {
-        found.say(
-            at.field("images"),
-            format!(
-                "`{}` is not an absolute path",
-                crate::diagnostic::shown(&host.images)
-            ),
-            "write the folder's whole path, as `/var/lib/libvirt/images`",
-        );
-    }
 }
 
 fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {

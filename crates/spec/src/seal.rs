@@ -11,8 +11,8 @@ use crate::decode::{Field, Sink};
 use crate::diagnostic::{Mistake, Span, shown};
 use crate::rules::{Path, Step};
 use crate::sealed::{
-    GuestMachine, GuestSpec, GuestUser, HostSpec, ImageFrom, ImageSpec, Isolation, Numa, Setup,
-    SliceSpec, Smt, VcpuOrder,
+    GuestMachine, GuestSpec, GuestUser, HostSpec, ImageFrom, ImageSpec, Numa, Setup, SliceSpec,
+    Smt, VcpuOrder,
 };
 use crate::wire;
 use crate::yaml::{Kind, Node};
@@ -250,30 +250,6 @@ impl Sealer<'_> {
                 .map(|text| Self::text(text).unwrap_or_default())
                 .collect(),
             Field::Absent | Field::Bad(_) => Vec::new(),
-        }
-    }
-
-    fn host(&self, field: Field<wire::Host>) -> HostSpec {
-        let default = HostSpec::default();
-        let Field::Given(host, _) = field else {
-            return default;
-        };
-        let (cores, per_numa) = match host.reserve {
-            Field::Given(reserve, _) => (
-                self.count(reserve.cores, 1, "the number of reserved cores"),
-                Self::flag(&reserve.per_numa, true),
-            ),
-            Field::Absent | Field::Bad(_) => (1, true),
-        };
-        HostSpec {
-            reserve_cores: cores,
-            reserve_per_numa: per_numa,
-            isolation: match host.isolation {
-                Field::Given(wire::Isolation::Dynamic, _) => Isolation::Dynamic,
-                Field::Given(wire::Isolation::None, _) => Isolation::None,
-                _ => Isolation::Boot,
-            },
-            images: Self::text(host.images).unwrap_or(default.images),
         }
     }
 

@@ -1,6 +1,8 @@
 //! What is wanted, after every check that needs no server.
 
-use bmslice_model::{ByteSize, MacAddress, NumaNodeId, PciAddress, SliceName, TenantName, VlanId};
+use bmslice_model::{
+    ByteSize, KernelArg, MacAddress, NumaNodeId, PciAddress, SliceName, TenantName, VlanId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::InvalidSlicing;
@@ -62,6 +64,22 @@ pub struct HostSpec {
     pub isolation: Isolation,
     /// Where images and seeds are kept.
     pub images: String,
+    /// Kernel arguments of the user's own, none of which the plan sets itself. Not written when
+    /// there are none, so that specs without them keep their digest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernel_args: Vec<KernelArg>,
+    /// Minutes that a boot with new kernel arguments has to be confirmed in; 2 to 1440.
+    #[serde(skip_serializing_if = "is_usual_deadline")]
+    pub fall_back_minutes: u32,
+}
+
+/// Minutes until a server falls back, unless the spec says otherwise: longer than any boot with its
+/// firmware's self-test, shorter than a walk to the server.
+pub const FALL_BACK_MINUTES: u32 = 10;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_usual_deadline(minutes: &u32) -> bool {
+    *minutes == FALL_BACK_MINUTES
 }
 
 impl Default for HostSpec {
@@ -71,6 +89,8 @@ impl Default for HostSpec {
             reserve_per_numa: true,
             isolation: Isolation::Boot,
             images: "/var/lib/libvirt/images".into(),
+            kernel_args: Vec::new(),
+            fall_back_minutes: FALL_BACK_MINUTES,
         }
     }
 }

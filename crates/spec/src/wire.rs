@@ -50,6 +50,13 @@ pub(crate) struct Host {
     /// The folder of images and seeds on the server.
     #[schemars(regex(pattern = r"^/"), extend("default" = "/var/lib/libvirt/images"))]
     pub images: Field<String>,
+    /// Kernel arguments of your own beside those that the plan sets, as `nosmt` or
+    /// `processor.max_cstate=1`; they are tried and confirmed like the plan's.
+    pub kernel_args: Field<Vec<Field<String>>>,
+    /// Minutes after a boot with new kernel arguments until a server that did not confirm them
+    /// goes back to those before.
+    #[schemars(range(min = 2, max = 1440), extend("default" = 10))]
+    pub fall_back_minutes: Field<i64>,
 }
 
 /// Whole cores, with their siblings, that stay with the host.

@@ -89,7 +89,7 @@ pub fn bad_specs(lab: &Lab, _: &mut Story) -> Result<()> {
 /// Nothing of ours is on the server.
 pub fn untouched(lab: &Lab) -> Result<()> {
     lab.server(
-        "test -z \"$(ls /etc/default/grub.d | grep bmslice; ls /etc/systemd/system | grep bmslice; virsh list --all --name)\" \
+        "test -z \"$(ls /etc/default/grub.d /etc/grub.d /boot/grub | grep bmslice; ls /etc/systemd/system | grep bmslice; virsh list --all --name)\" \
          && ! test -e /var/lib/bmslice/plan.json && cat /sys/bus/pci/devices/*/sriov_numvfs | grep -qv '[1-9]'",
     )?
     .expect(0)

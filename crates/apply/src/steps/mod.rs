@@ -12,3 +12,4 @@ pub mod files;
 pub mod memory;
 pub mod seed;
 pub mod sriov;
+pub mod trial;

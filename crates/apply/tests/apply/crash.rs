@@ -3,9 +3,11 @@
 //! Whether a crash strikes before effect n + 1 or right after effect n is the same to the server, so
 //! two moments are tried: in the midst of an effect, and after it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use bmslice_apply::{Outcome, Phase, resume};
+use bmslice_apply::{ApplyError, Outcome, Phase, resume};
+use bmslice_host::Machine;
 use bmslice_host::fake::{Moment, On};
 
 use crate::support::*;
@@ -139,15 +141,36 @@ fn boot(moment: Moment) {
             let _ = resume(&server.fake, Phase::All, BINARY, &mut |_| {});
         }
     };
+    let (went_back, went_on) = (Cell::new(0), Cell::new(0));
     let count = at_every_effect(prepare, strike, moment, |server, what| {
-        if let Some(outcome) = server.reboot() {
-            outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+        // The one boot that the new kernel arguments had is over: unless it was confirmed, the next
+        // one is without them, and says so.
+        match server.reboot() {
+            Some(Err(ApplyError::FellBack { .. })) => {
+                let line = server.fake.root().read_text("/proc/cmdline").unwrap();
+                assert!(!line.contains("isolcpus"), "{what}: {line}");
+                assert_eq!(server.try_again().unwrap(), Outcome::Rebooting, "{what}");
+                let outcome = server.reboot().unwrap();
+                outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+                went_back.set(went_back.get() + 1);
+            }
+            Some(outcome) => {
+                outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+                went_on.set(went_on.get() + 1);
+            }
+            None => panic!("{what}: no units"),
         }
         assert_same(what, &sliced, &state(&server.fake));
         server.release().unwrap();
         assert_same(what, &before, &state(&server.fake));
     });
     assert!(count > 30, "{count} effects after the reboot");
+    assert!(
+        went_back.get() > 3 && went_on.get() > 10,
+        "{} went back, {} were confirmed",
+        went_back.get(),
+        went_on.get()
+    );
 }
 
 #[test]

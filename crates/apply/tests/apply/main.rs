@@ -11,3 +11,4 @@ mod journal;
 mod refusals;
 mod story;
 mod support;
+mod trial;

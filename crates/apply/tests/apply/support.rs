@@ -115,6 +115,15 @@ impl Server {
         self.apply_with(&self.options(), &mut |_| {})
     }
 
+    /// Applies although the server went back from these kernel arguments.
+    pub fn try_again(&self) -> Result<Outcome, ApplyError> {
+        let options = ApplyOptions {
+            try_again: true,
+            ..self.options()
+        };
+        self.apply_with(&options, &mut |_| {})
+    }
+
     pub fn apply_with(
         &self,
         options: &ApplyOptions,

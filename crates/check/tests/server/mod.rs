@@ -251,6 +251,8 @@ pub fn host_spec() -> HostSpec {
         reserve_per_numa: true,
         isolation: Isolation::Boot,
         images: "/images".into(),
+        kernel_args: vec!["nosmt=force".parse().unwrap()],
+        ..HostSpec::default()
     }
 }
 
@@ -470,7 +472,7 @@ fn slices() -> Vec<SlicePlan> {
 pub fn parts() -> PlanParts {
     let inventory = inventory();
     let args = "intel_iommu=on iommu=pt isolcpus=domain,managed_irq,1-6,8-13,15-20,22-27 \
-                irqaffinity=0,7,14,21 hugepagesz=1G hugepages=0:2";
+                irqaffinity=0,7,14,21 hugepagesz=1G hugepages=0:2 nosmt=force";
     let split = ["0000:41:00.0", "0000:82:00.0"].map(|pf| SplitPlan {
         device: device(pf),
         vfs: 1,
@@ -506,6 +508,7 @@ pub fn parts() -> PlanParts {
             ],
             split: split.to_vec(),
             images: "/images".into(),
+            fall_back_minutes: 10,
         },
         slices: slices(),
         report: Report {

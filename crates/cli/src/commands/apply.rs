@@ -26,7 +26,8 @@ alone, so that running it again does nothing. Whatever interrupts it, `bmslice a
 there and `bmslice release` puts everything back.
 
 When the kernel arguments need a reboot it asks first (`--yes` answers), takes it, and goes on by \
-itself after the boot.";
+itself after the boot. New kernel arguments are tried once: a server that does not come up with them, \
+or not with the network that it is managed through, goes back to those before by itself.";
 
 /// What to make so, and how far to go.
 #[derive(Debug, Args)]
@@ -43,6 +44,9 @@ pub struct Arguments {
     /// Stop where a reboot is needed (exit code 1)
     #[arg(long, conflicts_with = "yes")]
     pub no_reboot: bool,
+    /// Try kernel arguments once more that the server went back from
+    #[arg(long)]
+    pub try_again: bool,
 }
 
 /// One step of a dry run.
@@ -93,6 +97,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     let options = ApplyOptions {
         dry_run: true,
         binary: binary()?,
+        try_again: arguments.try_again,
         ..ApplyOptions::default()
     };
     let planned = dry_run(&machine, &inventory, &plan, &options, context)?;

@@ -16,6 +16,9 @@ pub struct Arguments {
     /// Only what must be there before libvirt starts: huge pages and virtual functions
     #[arg(long)]
     pub host: bool,
+    /// Reboot to the kernel arguments before, unless this boot's were confirmed
+    #[arg(long, conflicts_with = "host")]
+    pub fall_back: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
@@ -26,6 +29,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         Phase::All
     };
     let mut progress = Progress::new(&context.output);
+    if arguments.fall_back {
+        bmslice_apply::fall_back(&machine, &mut |event| progress.tell(event)).map_err(failure)?;
+        return Ok(Exit::Done);
+    }
     bmslice_apply::resume(&machine, phase, &binary()?, &mut |event| {
         progress.tell(event)
     })

@@ -22,7 +22,8 @@ use crate::tables::{Page, or_dash};
 /// What `--help` says.
 pub(crate) const ABOUT: &str = "\
 Show what is sliced here: each slice with its guest's state, CPUs, memory and NICs, \
-what its next start changes, and whether a reboot or an interrupted run is open. Changes nothing.";
+what its next start changes, whether a reboot or an interrupted run is open, and whether the server \
+went back from kernel arguments that it tried. Changes nothing.";
 
 /// What the switch says, if anything.
 #[derive(Debug, Args)]
@@ -43,6 +44,11 @@ struct Document {
     interrupted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reboot_needed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fell_back: Option<String>,
+    /// Minutes after this boot in which its kernel arguments have to be confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_trial_minutes: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     libvirt_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +113,8 @@ fn document(status: &Status, fabric: Option<&FabricTable>) -> Document {
         plan: plan.map(bmslice_plan::Plan::digest),
         interrupted: status.open.as_ref().map(bmslice_apply::Run::describe),
         reboot_needed: status.reboot.clone(),
+        fell_back: status.fell_back.clone(),
+        on_trial_minutes: status.on_trial,
         libvirt_error: status.libvirt_error.clone(),
         host_cpus: plan.map(|plan| plan.host().cpus.clone()),
         free_cpus: plan.map(|plan| plan.host().free.clone()),
@@ -173,12 +181,30 @@ fn nic_document(nic: &NicPlan, fabric: Option<&FabricTable>) -> Nic {
 fn page(document: &Document, status: &Status, output: &Output) -> String {
     let mut page = Page::new(output);
     let color = output.colors();
-    if let Some(what) = &document.interrupted {
-        let word = style::warning("interrupted", color);
+    if let Some(what) = &document.fell_back {
+        let word = style::error("went back", color);
         page.paragraph(
-            &format!("{word}: {what}; `bmslice apply` goes on with it"),
+            &format!(
+                "{word}: {what}; change the spec, or try the same once more with `bmslice apply --try-again`, or give up with `bmslice release`"
+            ),
             2,
         );
+    } else if let Some(minutes) = document.on_trial_minutes {
+        let word = style::warning("on trial", color);
+        page.paragraph(
+            &format!(
+                "{word}: the kernel arguments of this boot are not confirmed yet; the server goes back to those before {minutes} minutes after its start"
+            ),
+            2,
+        );
+    }
+    if let Some(what) = &document.interrupted {
+        let word = style::warning("interrupted", color);
+        let goes_on = match document.fell_back {
+            None => "; `bmslice apply` goes on with it",
+            Some(_) => "",
+        };
+        page.paragraph(&format!("{word}: {what}{goes_on}"), 2);
     }
     if let Some(why) = &document.reboot_needed {
         let word = style::warning("reboot needed", color);

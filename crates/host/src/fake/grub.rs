@@ -1,13 +1,16 @@
 //! `grub-mkconfig` and what GRUB boots next.
 //!
-//! Takes `/etc/default/grub` and `/etc/default/grub.d/*.cfg`, which are shell: assignments with
+//! Runs the scripts of `/etc/grub.d` that only print, and boots by
+//! [`grub_script`](super::grub_script). Takes `/etc/default/grub` and `/etc/default/grub.d/*.cfg`, which are shell: assignments with
 //! quotes, `$NAME` and `${NAME}`, `NAME+=…` not (dash has none), comments, `export`. Gives a
 //! `grub.cfg` whose `linux` lines hold `GRUB_CMDLINE_LINUX` and then `GRUB_CMDLINE_LINUX_DEFAULT`.
 //! Keeps true: what dash would refuse, or this reader does not know, stops it with the old
 //! `grub.cfg` in place.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 
+use super::grub_script::Grub;
 use super::server::FakeServer;
 use super::tree::Tree;
 
@@ -52,6 +55,7 @@ pub fn generate(tree: &Tree, server: &FakeServer) -> Result<String, String> {
          set timeout={}\n",
         get("GRUB_TIMEOUT")
     );
+    text.push_str(&scripts(tree)?);
     text.push_str(&entry("Debian GNU/Linux", &format!("{always} {normal}")));
     if get("GRUB_DISABLE_RECOVERY") != "true" {
         text.push_str(&entry(
@@ -62,17 +66,35 @@ pub fn generate(tree: &Tree, server: &FakeServer) -> Result<String, String> {
     Ok(text)
 }
 
-/// The arguments of the first entry, as `/proc/cmdline` will show them.
-pub fn next_boot(tree: &Tree) -> Option<String> {
-    let config = tree.read("/boot/grub/grub.cfg").ok()?;
-    let line = config
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix("linux\t"))?;
-    let words: Vec<_> = line.split_whitespace().collect();
-    let (image, arguments) = words.split_first()?;
-    let mut all = vec![format!("BOOT_IMAGE={image}")];
-    all.extend(arguments.iter().map(|&word| word.to_owned()));
-    Some(all.join(" "))
+/// The arguments of the first entry, as `/proc/cmdline` will show them. GRUB may write its
+/// environment block on the way.
+pub fn next_boot(tree: &Tree, root_fs: &str) -> Result<String, String> {
+    let config = tree
+        .read("/boot/grub/grub.cfg")
+        .map_err(|_| "no grub.cfg".to_owned())?;
+    Grub::new(tree, root_fs).boot(&config)
+}
+
+/// What the scripts of `/etc/grub.d` that come before `10_linux` print: those that only print.
+fn scripts(tree: &Tree) -> Result<String, String> {
+    let dir = "/etc/grub.d";
+    let mut text = String::new();
+    for name in tree.list(dir) {
+        let path = format!("{dir}/{name}");
+        let mode = std::fs::metadata(tree.at(&path)).map_or(0, |found| found.permissions().mode());
+        if name.starts_with('.') || name.as_str() >= "10_linux" || mode & 0o111 == 0 {
+            continue;
+        }
+        let script = tree.read(&path).unwrap_or_default();
+        let printed = script.split_once("cat << 'BMSLICE'\n");
+        let Some((printed, _)) = printed.and_then(|(_, rest)| rest.split_once("BMSLICE\n")) else {
+            return Err(format!("{path}: the fake does not act this script out"));
+        };
+        text.push_str(&format!(
+            "### BEGIN {path} ###\n{printed}### END {path} ###\n"
+        ));
+    }
+    Ok(text)
 }
 
 /// Runs a file of assignments.

@@ -126,7 +126,19 @@ impl World {
         self.add_function(disk);
         for nic in nics {
             self.add_driver(&nic.driver);
-            self.add_function(card(nic));
+            let module = match nic.driver.as_str() {
+                "virtio-pci" => "virtio_net",
+                other => other,
+            };
+            let refused = self
+                .argument("module_blacklist")
+                .is_some_and(|list| list.split(',').any(|name| name == module));
+            let mut card = card(nic);
+            if refused {
+                // The kernel loads it for nobody, not even for the initramfs.
+                card.net = None;
+            }
+            self.add_function(card);
         }
         self.boot_lo();
         self.mirror_routes();

@@ -110,6 +110,8 @@ pub struct FakeServer {
     pub default_route: String,
     /// The root disk.
     pub disk: FakeDisk,
+    /// The file system of `/`, where `/boot` is too.
+    pub root_fs: String,
     /// `osrelease`.
     pub kernel: String,
     /// `GRUB_CMDLINE_LINUX` as the administrator left it.
@@ -203,6 +205,7 @@ impl FakeServer {
             ],
             default_route: "eno3".into(),
             disk: FakeDisk::Sata(address("00:1f.2")),
+            root_fs: "ext4".into(),
             kernel: "6.1.0-26-amd64".into(),
             cmdline: String::new(),
             kvm: true,
@@ -268,6 +271,7 @@ impl FakeServer {
             ],
             default_route: "enp0s2".into(),
             disk: FakeDisk::Virtio(address("00:03.0")),
+            root_fs: "ext4".into(),
             kernel: "6.12.95+deb12-amd64".into(),
             cmdline: "console=tty0 console=ttyS0,115200".into(),
             kvm: true,

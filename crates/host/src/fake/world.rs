@@ -35,6 +35,7 @@ pub struct World {
     pub is_root: bool,
     pub disk_full: bool,
     pub reboot_requested: bool,
+    pub power_cycles: u32,
 }
 
 impl World {
@@ -54,6 +55,7 @@ impl World {
             is_root: true,
             disk_full: false,
             reboot_requested: false,
+            power_cycles: 0,
             server,
         };
         world.install_disk();
@@ -68,6 +70,7 @@ impl World {
             "/etc/systemd/system",
             "/usr/lib/systemd/system",
             "/etc/default/grub.d",
+            "/etc/grub.d",
             "/etc/modprobe.d",
             "/etc/modules-load.d",
             "/etc/libvirt/qemu",
@@ -134,15 +137,24 @@ impl World {
         for volatile in ["/proc", "/sys", "/dev", "/run"] {
             self.tree.remove(volatile);
         }
-        self.boots += 1;
         self.reboot_requested = false;
         self.modules = BTreeSet::from(["virtio_pci".to_owned()]);
-        let arguments = super::grub::next_boot(&self.tree)
-            .expect("grub.cfg has a linux line: the fake wrote it");
-        self.tree.show("/proc/cmdline", &arguments);
-        self.cmdline = arguments
-            .parse()
-            .expect("the arguments of the fake have their quotes closed");
+        // A kernel that panics reboots after `panic=` seconds; without, somebody cycles the power.
+        for attempt in 1.. {
+            assert!(attempt < 9, "this server never comes up");
+            self.boots += 1;
+            let arguments = super::grub::next_boot(&self.tree, &self.server.root_fs)
+                .expect("the fake acts out all of grub.cfg: the fake wrote it");
+            self.tree.show("/proc/cmdline", &arguments);
+            self.cmdline = arguments
+                .parse()
+                .expect("the arguments of the fake have their quotes closed");
+            if self.argument("rdinit") != Some("/nonexistent") {
+                break;
+            }
+            let reboots = self.argument("panic").and_then(|s| s.parse::<u32>().ok());
+            self.power_cycles += u32::from(reboots.unwrap_or(0) == 0);
+        }
         self.boot_cpus();
         self.boot_system();
         self.boot_memory();
@@ -352,7 +364,10 @@ impl World {
             tree.link(format!("/sys/class/block/{name}"), path);
         }
         tree.link(format!("/sys/block/{name}"), &disk);
-        let mounts = format!("22 1 {major}:1 / / rw,relatime shared:1 - ext4 /dev/{name}1 rw\n");
+        let mounts = format!(
+            "22 1 {major}:1 / / rw,relatime shared:1 - {} /dev/{name}1 rw\n",
+            self.server.root_fs
+        );
         tree.put("/proc/self/mountinfo", mounts, 0o444);
         let mounts = format!(
             "/dev/{name}1 / ext4 rw,relatime 0 0\nsysfs /sys sysfs rw 0 0\n\

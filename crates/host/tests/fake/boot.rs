@@ -217,3 +217,75 @@ fn a_reboot_takes_vfs_pages_and_guests_and_starts_what_is_marked() {
     assert_eq!(failed, []);
     assert!(fake.hypervisor().unwrap().domains().unwrap()[0].running);
 }
+
+#[test]
+fn grub_runs_what_scripts_print_and_writes_its_block() {
+    let fake = FakeMachine::new(FakeServer::lab());
+    let script = "#!/bin/sh\ncat << 'BMSLICE'\n\
+                  set extra=\n\
+                  if [ -s $prefix/some.env ]; then\n  load_env --file=$prefix/some.env once\nfi\n\
+                  if [ \"$once\" = \"yes\" ]; then\n  set once=\n  \
+                  if save_env --file=$prefix/some.env once; then\n    set extra='nosmt a=b'\n  fi\nfi\n\
+                  export extra\nBMSLICE\n";
+    fake.put_with_mode("/etc/grub.d/09_some", script, 0o755);
+    fake.put(
+        DROP_IN,
+        "GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX \"'${extra}'\n",
+    );
+    run(&fake, "update-grub", &[]).unwrap();
+    let block = |value: &str| {
+        let text = format!("# GRUB Environment Block\nonce={value}\n");
+        format!("{text:#<1024}")
+    };
+    let extra = |fake: &FakeMachine| read(fake, "/proc/cmdline").contains(" nosmt a=b");
+    fake.reboot();
+    assert!(!extra(&fake), "there is no block");
+    fake.put("/boot/grub/some.env", block("yes"));
+    fake.reboot();
+    assert!(extra(&fake));
+    assert_eq!(read(&fake, "/boot/grub/some.env"), block(""));
+    fake.reboot();
+    assert!(!extra(&fake), "once only");
+
+    // A command that GRUB may know and the fake does not is no silence.
+    let odd = script.replace("export extra", "chainloader +1");
+    fake.put_with_mode("/etc/grub.d/09_some", odd, 0o755);
+    run(&fake, "update-grub", &[]).unwrap();
+    let boot = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fake.reboot()));
+    assert!(boot.is_err());
+}
+
+#[test]
+fn a_kernel_that_panics_reboots_after_its_seconds_or_waits_for_somebody() {
+    for (arguments, came) in [
+        ("rdinit=/nonexistent", 1),
+        ("rdinit=/nonexistent panic=5", 0),
+    ] {
+        let fake = FakeMachine::new(FakeServer::lab());
+        let script = format!(
+            "#!/bin/sh\ncat << 'BMSLICE'\n\
+             load_env --file=$prefix/some.env once\nset extra=\n\
+             if [ \"$once\" = \"yes\" ]; then\n  set once=\n  \
+             save_env --file=$prefix/some.env once\n  set extra='{arguments}'\nfi\nBMSLICE\n"
+        );
+        fake.put_with_mode("/etc/grub.d/09_some", script, 0o755);
+        let text = "# GRUB Environment Block\nonce=yes\n";
+        fake.put("/boot/grub/some.env", format!("{text:#<1024}"));
+        fake.put(DROP_IN, "GRUB_CMDLINE_LINUX='${extra}'\n");
+        run(&fake, "update-grub", &[]).unwrap();
+        fake.reboot();
+        assert_eq!(fake.power_cycles(), came, "{arguments}");
+        assert!(!read(&fake, "/proc/cmdline").contains("rdinit"));
+    }
+}
+
+#[test]
+fn a_driver_that_the_kernel_refuses_leaves_its_card_without_an_interface() {
+    let fake = FakeMachine::new(FakeServer {
+        cmdline: "module_blacklist=nouveau,virtio_net".into(),
+        ..FakeServer::lab()
+    });
+    assert!(!fake.root().exists("/sys/class/net/enp0s2"));
+    assert!(fake.root().exists("/sys/class/net/enp65s0"));
+    assert!(!read(&fake, "/proc/net/route").contains("enp0s2"));
+}

@@ -124,6 +124,7 @@ pub fn seed() -> Plan {
             huge_pages: vec![],
             split: vec![],
             images: "/var/lib/libvirt/images".into(),
+            fall_back_minutes: 10,
         },
         slices: vec![
             seed_slice(

@@ -1,0 +1,383 @@
+//! Kernel arguments on trial: armed before a reboot, confirmed after it, or gone back from.
+//!
+//! ADR 0008 has the states. Takes the block that GRUB reads and writes, the running kernel's
+//! arguments and the journal; gives [`ConfirmBoot`] and [`FellBack`]. Keeps true: arguments are
+//! confirmed only by the boot that has them and its management too, and a server that went back
+//! tries them again only when asked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bmslice_host::HostError;
+use bmslice_inventory::{HostNeed, Inventory};
+use bmslice_model::{KernelArg, MacAddress};
+use bmslice_render::{GRUB_ENV, GrubEnv, TRIAL, grub_digest};
+use serde::{Deserialize, Serialize};
+
+use crate::error::StepError;
+use crate::journal::Ledger;
+use crate::site::{Look, Site};
+use crate::step::Observation;
+use crate::steps::boot::{boot_id, running_args};
+
+/// The key of [`ConfirmBoot`] in the journal.
+pub const KEY: &str = "confirm boot";
+
+/// How long before the deadline waiting for the management ends, so that what is missing is still
+/// noted.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+/// How long it is waited for even on a server whose boot took all the time.
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the block of this `grub.cfg` is.
+pub fn env_path(config: &str) -> String {
+    let folder = config.rsplit_once('/').map_or("", |(folder, _)| folder);
+    format!("{folder}/{GRUB_ENV}")
+}
+
+/// What the block says; `None` when it is not there, or is none.
+pub fn read_env(look: &Look<'_>, path: &str) -> Result<Option<GrubEnv>, HostError> {
+    let bytes = look.file(path)?;
+    Ok(bytes.and_then(|bytes| GrubEnv::parse(&String::from_utf8_lossy(&bytes))))
+}
+
+/// Writes the block over in place: renaming a new file over it would need the file system's own
+/// log to be written back before GRUB, which does not read that log, sees it.
+fn write_env(site: &Site<'_>, path: &str, env: &GrubEnv) -> Result<(), HostError> {
+    site.write(path, env.text())?;
+    site.machine.sync(Path::new(path))
+}
+
+/// Why GRUB cannot write the file system that holds `path`; `None` when it can.
+///
+/// Takes what the kernel says of the mount (proc(5), `mountinfo`) and of the device under it. GRUB
+/// writes plain blocks of a partition and nothing else: not through LVM, LUKS or RAID, and not on
+/// file systems that check or move what they hold.
+pub fn why_read_only(look: &Look<'_>, path: &str) -> Option<String> {
+    let root = look.machine.root();
+    let text = root.read_text("/proc/self/mountinfo").unwrap_or_default();
+    let mount = text
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let left: Vec<&str> = left.split(' ').collect();
+            let (device, at) = (*left.get(2)?, *left.get(4)?);
+            let inside = at == "/" || path.starts_with(&format!("{at}/"));
+            inside.then(|| {
+                (
+                    at.len(),
+                    device.to_owned(),
+                    right.split(' ').next().map(str::to_owned),
+                )
+            })
+        })
+        // The last one of a place covers those before it.
+        .max_by_key(|(length, ..)| *length);
+    let Some((_, device, Some(kind))) = mount else {
+        return Some("its file system is not known".into());
+    };
+    if !matches!(&*kind, "ext2" | "ext3" | "ext4" | "xfs" | "vfat") {
+        return Some(format!("it is on {kind}"));
+    }
+    let at = format!("/sys/dev/block/{device}");
+    if root.exists(format!("{at}/dm")) {
+        return Some("it is on a device-mapper volume (LVM, LUKS or multipath)".into());
+    }
+    if root.exists(format!("{at}/md")) || root.exists(format!("{at}/../md")) {
+        return Some("it is on a RAID of the kernel's".into());
+    }
+    None
+}
+
+/// An interface that the server is managed through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Management {
+    /// Its name before the reboot.
+    pub interface: String,
+    /// Its address before the reboot, by which it is found under another name.
+    pub mac: Option<MacAddress>,
+    /// Whether a default route went through it.
+    pub default_route: bool,
+}
+
+impl Management {
+    /// Those of a server: the default routes and the session that is running.
+    pub fn of(inventory: &Inventory) -> Vec<Self> {
+        let needs = inventory.pci.iter().flat_map(|f| &f.host_needs);
+        let sessions: Vec<&String> = needs
+            .filter_map(|need| match need {
+                HostNeed::Session { interface } => Some(interface),
+                HostNeed::DefaultRoute { .. }
+                | HostNeed::Member { .. }
+                | HostNeed::Mount { .. } => None,
+            })
+            .collect();
+        inventory
+            .interfaces
+            .iter()
+            // What has no link now cannot be asked of the next boot.
+            .filter(|i| i.carrier != Some(false) && i.name != "lo")
+            .filter(|i| i.default_route || sessions.contains(&&i.name))
+            .map(|i| Self {
+                interface: i.name.clone(),
+                mac: i.mac,
+                default_route: i.default_route,
+            })
+            .collect()
+    }
+
+    /// What is missing of it, as a clause.
+    fn lacking(&self, look: &Look<'_>) -> Option<String> {
+        let root = look.machine.root();
+        let net = "/sys/class/net";
+        let by_mac = || {
+            let wanted = self.mac?.to_string();
+            root.list(net).ok()?.into_iter().find(|name| {
+                root.attribute(format!("{net}/{name}/address")) == Some(wanted.clone())
+            })
+        };
+        let name = if root.exists(format!("{net}/{}", self.interface)) {
+            self.interface.clone()
+        } else {
+            match by_mac() {
+                Some(name) => name,
+                None => return Some(format!("there is no interface `{}`", self.interface)),
+            }
+        };
+        if root.attribute(format!("{net}/{name}/carrier")).as_deref() != Some("1") {
+            return Some(format!("`{name}` has no link"));
+        }
+        let read = |path: &str| root.read_text(path).unwrap_or_default();
+        // Interface, destination, gateway, flags, …, mask: hexadecimal.
+        let routes = read("/proc/net/route");
+        let routes: Vec<Vec<&str>> = routes
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect())
+            .filter(|words: &Vec<&str>| words.first() == Some(&name.as_str()))
+            .collect();
+        // Address, index, prefix length, scope (20 is the link's), flags, interface.
+        let inet6 = read("/proc/net/if_inet6");
+        let has_inet6 = inet6.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.get(5) == Some(&name.as_str()) && words.get(3) != Some(&"20")
+        });
+        if routes.is_empty() && !has_inet6 {
+            return Some(format!("`{name}` has no address"));
+        }
+        let route6 = read("/proc/net/ipv6_route");
+        let has_default = routes
+            .iter()
+            .any(|words| words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000"))
+            || route6.lines().any(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                words.first().is_some_and(|d| d.chars().all(|c| c == '0'))
+                    && words.get(1) == Some(&"00")
+                    && words.last() == Some(&name.as_str())
+            });
+        (self.default_route && !has_default)
+            .then(|| format!("no default route goes through `{name}`"))
+    }
+}
+
+/// Sees that the host came up as it should, and keeps its kernel arguments for the boots to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmBoot {
+    /// The arguments.
+    pub args: Vec<KernelArg>,
+    /// Where GRUB's block is: `/boot/grub/bmslice.env`.
+    pub env: String,
+    /// What must be there to reach the server.
+    pub management: Vec<Management>,
+    /// Minutes after a boot on trial until the server goes back.
+    pub minutes: u32,
+}
+
+impl ConfirmBoot {
+    pub fn digest(&self) -> String {
+        grub_digest(&self.args)
+    }
+
+    pub fn describe(&self) -> String {
+        if self.management.is_empty() {
+            return "keep the kernel arguments of this boot".into();
+        }
+        let names: Vec<String> = self
+            .management
+            .iter()
+            .map(|m| format!("`{}`", m.interface))
+            .collect();
+        format!(
+            "keep the kernel arguments of this boot, if the server is reached through {}",
+            names.join(" and ")
+        )
+    }
+
+    pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
+        let env = read_env(look, &self.env)?.unwrap_or_default();
+        Ok(match env.confirmed {
+            Some(digest) if digest == self.digest() => Observation::Held,
+            Some(_) => Observation::different("other arguments are kept for the next boot"),
+            None => Observation::NotHeld,
+        })
+    }
+
+    /// Whether the running boot is one on trial with these arguments.
+    pub fn is_on_trial(&self, look: &Look<'_>) -> bool {
+        let digest = self.digest();
+        running_args(look)
+            .iter()
+            .any(|arg| arg.is(TRIAL) && arg.value() == Some(&digest))
+    }
+
+    /// What is missing of the management, each as a clause.
+    pub fn unmanaged(&self, look: &Look<'_>) -> Vec<String> {
+        let paths = self.management.iter();
+        paths.filter_map(|path| path.lacking(look)).collect()
+    }
+
+    /// Has the next boot, and only that one, try the arguments.
+    pub fn arm(&self, site: &mut Site<'_>) -> Result<(), HostError> {
+        let mut env = read_env(&site.look(), &self.env)?.unwrap_or_default();
+        env.tried = Some(self.digest());
+        write_env(site, &self.env, &env)?;
+        if !site.machine.root().exists("/dev/watchdog") {
+            site.note(
+                "there is no `/dev/watchdog`: should the kernel hang rather than panic, somebody has to cycle the server's power; it then boots with the arguments before",
+            );
+        }
+        Ok(())
+    }
+
+    /// On trial, a block that GRUB could not write still says to try: not again.
+    pub fn strike(&self, site: &Site<'_>) -> Result<(), HostError> {
+        if !self.is_on_trial(&site.look()) {
+            return Ok(());
+        }
+        match read_env(&site.look(), &self.env)? {
+            Some(mut env) if env.tried.is_some() => {
+                env.tried = None;
+                write_env(site, &self.env, &env)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// How long the management may take to come up.
+    fn patience(&self, look: &Look<'_>) -> Duration {
+        let up = look.machine.root().attribute("/proc/uptime");
+        let up = up
+            .and_then(|text| text.split('.').next()?.parse().ok())
+            .map_or(Duration::ZERO, Duration::from_secs);
+        Duration::from_secs(u64::from(self.minutes) * 60)
+            .saturating_sub(up)
+            .saturating_sub(LAST_WORDS)
+            .max(LEAST_PATIENCE)
+    }
+
+    pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        let patience = self.patience(&site.look());
+        let begun = site.machine.now();
+        loop {
+            let missing = self.unmanaged(&site.look());
+            if missing.is_empty() {
+                break;
+            }
+            let waited = site.machine.now().duration_since(begun).unwrap_or_default();
+            if waited >= patience {
+                return Err(StepError::cannot(
+                    format!(
+                        "the server came up without its management: {}",
+                        missing.join("; ")
+                    ),
+                    format!(
+                        "unless it is confirmed within {} minutes of its boot, it goes back to the kernel arguments before",
+                        self.minutes
+                    ),
+                ));
+            }
+            site.machine.sleep(PAUSE);
+        }
+        let env = GrubEnv {
+            tried: None,
+            confirmed: Some(self.digest()),
+        };
+        Ok(write_env(site, &self.env, &env)?)
+    }
+}
+
+/// A server that tried kernel arguments and is back at those before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FellBack {
+    /// What was tried.
+    pub args: Vec<KernelArg>,
+    /// Why it was not confirmed, as far as the boot on trial could still tell.
+    pub why: Option<String>,
+    /// Whether what it went back to are arguments of ours that were confirmed earlier.
+    pub to_ours: bool,
+}
+
+impl FellBack {
+    /// Whether the server went back, by what the journal knows and the kernel runs with.
+    pub fn seen(look: &Look<'_>) -> Result<Option<Self>, HostError> {
+        let Some((step, begun_in, failed)) = on_trial(look.ledger) else {
+            return Ok(None);
+        };
+        let running = running_args(look);
+        if begun_in == boot_id(look) || step.args.iter().all(|arg| running.contains(arg)) {
+            return Ok(None);
+        }
+        let env = read_env(look, &step.env)?.unwrap_or_default();
+        let still_asked = env.tried.as_deref() == Some(&step.digest());
+        let why = match failed {
+            Some(why) => Some(why.to_owned()),
+            None if still_asked => Some(format!(
+                "GRUB did not try them: it booted by another configuration, or could not write `{}`",
+                step.env
+            )),
+            None => None,
+        };
+        Ok(Some(Self {
+            args: step.args.clone(),
+            why,
+            to_ours: env.confirmed.is_some(),
+        }))
+    }
+
+    /// As a sentence without its stop.
+    pub fn describe(&self) -> String {
+        let args: Vec<&str> = self.args.iter().map(KernelArg::as_str).collect();
+        let why = self
+            .why
+            .as_deref()
+            .unwrap_or("that boot left no word: its kernel panicked or hung, or the power was cut");
+        format!(
+            "the server went back to the kernel arguments before; a boot with `{}` was not confirmed: {why}",
+            args.join(" ")
+        )
+    }
+}
+
+/// What is tried or was, in which boot it was begun, and why it failed if that is known.
+fn on_trial(ledger: &Ledger) -> Option<(&ConfirmBoot, &str, Option<&str>)> {
+    let entry = ledger.get(KEY)?;
+    let crate::step::Step::ConfirmBoot(step) = &entry.step else {
+        return None;
+    };
+    Some((step, entry.begun_in.as_deref()?, entry.failed.as_deref()))
+}
+
+/// What is on trial in the running boot and not confirmed yet.
+pub fn unconfirmed<'l>(look: &Look<'l>) -> Option<&'l ConfirmBoot> {
+    let (step, ..) = on_trial(look.ledger)?;
+    step.is_on_trial(look).then_some(step)
+}
+
+/// Whether the running boot tries kernel arguments, whatever the journal knows of it.
+pub fn is_on_trial(look: &Look<'_>) -> bool {
+    running_args(look).iter().any(|arg| arg.is(TRIAL))
+}

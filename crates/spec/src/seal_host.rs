@@ -1,0 +1,65 @@
+//! The wire's host → the sealed one.
+
+use bmslice_model::KernelArg;
+
+use crate::decode::Field;
+use crate::diagnostic::Mistake;
+use crate::seal::Sealer;
+use crate::sealed::{HostSpec, Isolation};
+use crate::wire;
+
+impl Sealer<'_> {
+    pub(crate) fn host(&self, field: Field<wire::Host>) -> HostSpec {
+        let default = HostSpec::default();
+        let Field::Given(host, _) = field else {
+            return default;
+        };
+        let (cores, per_numa) = match host.reserve {
+            Field::Given(reserve, _) => (
+                self.count(reserve.cores, 1, "the number of reserved cores"),
+                Self::flag(&reserve.per_numa, true),
+            ),
+            Field::Absent | Field::Bad(_) => (1, true),
+        };
+        HostSpec {
+            reserve_cores: cores,
+            reserve_per_numa: per_numa,
+            isolation: match host.isolation {
+                Field::Given(wire::Isolation::Dynamic, _) => Isolation::Dynamic,
+                Field::Given(wire::Isolation::None, _) => Isolation::None,
+                _ => Isolation::Boot,
+            },
+            images: Self::text(host.images).unwrap_or(default.images),
+            kernel_args: self.kernel_args(host.kernel_args),
+            fall_back_minutes: self.count(
+                host.fall_back_minutes,
+                default.fall_back_minutes,
+                "the minutes until the server falls back",
+            ),
+        }
+    }
+
+    fn kernel_args(&self, field: Field<Vec<Field<String>>>) -> Vec<KernelArg> {
+        let Field::Given(args, _) = field else {
+            return Vec::new();
+        };
+        let mut sealed = Vec::new();
+        for (i, arg) in args.into_iter().enumerate() {
+            let read = match arg {
+                Field::Given(text, span) => match text.parse::<KernelArg>() {
+                    Ok(arg) => Some(arg),
+                    Err(error) => {
+                        let mistake = Mistake::new(span, error.to_string());
+                        let hint = "write one argument an element, as `[nosmt, quiet]`";
+                        self.sink.note(mistake.hint(hint));
+                        None
+                    }
+                },
+                Field::Absent | Field::Bad(_) => None,
+            };
+            // What could not be read keeps its place, for what the rules say of the others.
+            sealed.extend(read.or_else(|| format!("unread.{i}").parse().ok()));
+        }
+        sealed
+    }
+}
