@@ -2,6 +2,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::panic,
     reason = "this test runs mke2fs, debugfs and GRUB on files of a temporary folder"
 )]
 
