@@ -190,6 +190,7 @@ fn why(need: &HostNeed) -> String {
         }
         HostNeed::Session { interface } => format!("this session comes through `{interface}`"),
         HostNeed::Member { of } => format!("it carries the host's `{of}`"),
+        HostNeed::Address { interface } => format!("the host has an address on `{interface}`"),
         HostNeed::Mount { at } => format!("the host's `{at}` is behind it"),
     }
 }

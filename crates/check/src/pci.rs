@@ -122,6 +122,9 @@ fn host_needed(case: &Case<'_>, found: &mut Found) {
                     format!("this session comes through `{interface}`")
                 }
                 HostNeed::Member { of } => format!("it carries `{of}`"),
+                HostNeed::Address { interface } => {
+                    format!("the host has an address on `{interface}`")
+                }
                 HostNeed::Mount { at } => format!("`{at}` lies behind it"),
             };
             found.slice(slice, format!("{address} must stay with the host: {why}"));

@@ -93,6 +93,8 @@ pub(crate) enum There {
     Folder,
     /// A file's bytes.
     File(Vec<u8>),
+    /// A pipe, a device, a socket: neither read nor replaced.
+    Special,
 }
 
 /// Looks what is there before something is written.
@@ -103,7 +105,27 @@ pub(crate) fn look(path: &Path) -> Result<There, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
         Err(_) => {}
     }
+    if is_special(path) {
+        return Ok(There::Special);
+    }
     read(path, "what is there").map(There::File)
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a file of the user's, not of the server that is sliced"
+)]
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// Why nothing is written there.
+pub(crate) fn not_a_file(path: &Path) -> Failure {
+    let shown = path.display();
+    Failure::refused(format!(
+        "`{shown}` is no ordinary file, and is not written to"
+    ))
+    .hint("name a file; `-o json` writes to standard output")
 }
 
 fn read_folder(path: &Path) -> io::Result<bool> {

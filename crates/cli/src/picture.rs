@@ -61,6 +61,10 @@ impl Pictures {
 }
 
 fn write(path: &Path, svg: &str, context: &Context) -> Result<(), Failure> {
+    if path == Path::new("-") {
+        let text = "`--svg` writes a file, and `-` is none";
+        return Err(Failure::message(Exit::Usage, text).hint("name a file: `--svg server.svg`"));
+    }
     let shown = path.display();
     match files::look(path)? {
         There::Folder | There::EmptyFolder => {
@@ -72,6 +76,7 @@ fn write(path: &Path, svg: &str, context: &Context) -> Result<(), Failure> {
             let text = format!("`{shown}` is there and is no SVG file; it is not overwritten");
             return Err(Failure::refused(text).hint("name another file, or take that one away"));
         }
+        There::Special => return Err(files::not_a_file(path)),
         There::File(_) | There::Nothing => {}
     }
     files::write(path, svg.as_bytes())?;

@@ -289,6 +289,12 @@ pub enum HostNeed {
         /// The bond, bridge or VLAN that it carries.
         of: String,
     },
+    /// The host has an address on it, wider than the link: storage, a cluster's ring, management
+    /// without a default route.
+    Address {
+        /// The interface that has it.
+        interface: String,
+    },
     /// A file system of the host lives behind it.
     Mount {
         /// Where it is mounted; `swap` for swap space.

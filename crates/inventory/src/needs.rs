@@ -65,9 +65,16 @@ pub(crate) fn mark(
         if let Some(master) = &interface.facts.master {
             needs.add_below(&below, name, &HostNeed::Member { of: master.clone() });
         }
-        let carries = !interface.facts.lower.is_empty() && routes.addressed(name);
-        if carries {
+        if !routes.addressed(name) {
+            continue;
+        }
+        if !interface.facts.lower.is_empty() {
             needs.add_below(&below, name, &HostNeed::Member { of: name.clone() });
+        } else if !needs.names(&below, name) {
+            let need = HostNeed::Address {
+                interface: name.clone(),
+            };
+            needs.add_below(&below, name, &need);
         }
     }
     for (function, at) in &storage.functions {
@@ -138,6 +145,16 @@ impl Needs {
         if !needs.contains(&need) {
             needs.push(need);
         }
+    }
+
+    /// Whether each function under an interface is kept for it already, by a route or the session.
+    fn names(&self, below: &Below, interface: &str) -> bool {
+        below.functions(interface).iter().all(|function| {
+            let needs = self.0.get(function).map_or(&[][..], Vec::as_slice);
+            needs.iter().any(|need| {
+                matches!(need, HostNeed::DefaultRoute { interface: of } | HostNeed::Session { interface: of } if of == interface)
+            })
+        })
     }
 
     /// Adds the need to every function under an interface; whether there was one.

@@ -76,7 +76,7 @@ impl Routes {
             || self
                 .routes
                 .iter()
-                .any(|route| route.network.is_ipv4() && route.interface == interface)
+                .any(|route| route.interface == interface && is_wider_than_the_link(route.network))
     }
 
     /// The interface towards an address: the longest prefix, then the lowest metric. A zone
@@ -102,6 +102,15 @@ impl Routes {
             .filter(|route| covers(route, address))
             .min_by_key(|route| (std::cmp::Reverse(route.prefix), route.metric))
             .map(|route| route.interface.as_str())
+    }
+}
+
+/// Whether a route tells of an IPv4 address that is more than a link's own (169.254.0.0/16), which
+/// some systems give to every port.
+fn is_wider_than_the_link(network: IpAddr) -> bool {
+    match network {
+        IpAddr::V4(network) => !network.is_link_local(),
+        IpAddr::V6(_) => false,
     }
 }
 

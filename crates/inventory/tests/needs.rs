@@ -17,6 +17,12 @@ fn member(of: &str) -> HostNeed {
     HostNeed::Member { of: of.into() }
 }
 
+fn address(interface: &str) -> HostNeed {
+    HostNeed::Address {
+        interface: interface.into(),
+    }
+}
+
 fn route(interface: &str) -> HostNeed {
     HostNeed::DefaultRoute {
         interface: interface.into(),
@@ -102,6 +108,22 @@ fn a_vlan_holds_its_parent_only_with_an_address() {
         "20010db8000000000000000000000001 07 40 00 80   eno2.7",
     );
     assert_eq!(needs(&tree.read(), "0000:01:00.1"), [member("eno2.7")]);
+}
+
+#[test]
+fn a_nic_with_an_address_of_the_host_is_held_without_any_default_route() {
+    let tree = seed_server();
+    tree.routes(&[("eno2", "0000000A", "000000FF")]);
+    assert_eq!(needs(&tree.read(), "0000:01:00.1"), [address("eno2")]);
+    // What every port has by itself is nobody's: 169.254.0.0/16.
+    tree.routes(&[("eno2", "0000FEA9", "0000FFFF")]);
+    assert!(needs(&tree.read(), "0000:01:00.1").is_empty());
+    // One reason is enough.
+    tree.routes(&[
+        ("eno2", "00000000", "00000000"),
+        ("eno2", "0000000A", "000000FF"),
+    ]);
+    assert_eq!(needs(&tree.read(), "0000:01:00.1"), [route("eno2")]);
 }
 
 #[test]
@@ -260,7 +282,10 @@ fn network_file_systems_hold_the_nic_towards_their_server() {
         "1 0 0:40 / /srv rw - nfs4 files:/srv rw,vers=4.2,addr=10.1.2.3",
     );
     let inventory = tree.read();
-    assert_eq!(needs(&inventory, "0000:01:00.1"), [mount("/srv")]);
+    assert_eq!(
+        needs(&inventory, "0000:01:00.1"),
+        [address("eno2"), mount("/srv")]
+    );
     assert_eq!(needs(&inventory, "0000:08:00.0"), [route("eno3")]);
 }
 
@@ -282,7 +307,10 @@ fn an_iscsi_disk_holds_the_nic_towards_its_target() {
     .routes(&[("eno2", "0000000A", "000000FF")])
     .mounts(&[("8:16", "/", "ext4", "/dev/sdb")]);
     let inventory = tree.read();
-    assert_eq!(needs(&inventory, "0000:01:00.1"), [mount("/")]);
+    assert_eq!(
+        needs(&inventory, "0000:01:00.1"),
+        [address("eno2"), mount("/")]
+    );
     assert!(inventory.notes.is_empty(), "{}", notes(&inventory));
 }
 

@@ -61,6 +61,14 @@ pub(crate) fn deal(
                     network: network.clone(),
                     nic: common,
                 },
+                (NicKind::Passthrough { .. }, Some(pf))
+                    if common.network.is_some() && common.mac.is_none() =>
+                {
+                    return Err(Refusal::MacUnknown {
+                        slice: slice.name.clone(),
+                        nic: pf.label(),
+                    });
+                }
                 (NicKind::Passthrough { .. }, Some(pf)) => NicPlan::Passthrough {
                     device: pf.reference.clone(),
                     group: along(site, pf, &choices[at]),

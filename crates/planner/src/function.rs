@@ -190,6 +190,7 @@ pub(crate) fn said(need: &bmslice_inventory::HostNeed) -> String {
         }
         HostNeed::Session { interface } => format!("this session comes in through {interface}"),
         HostNeed::Member { of } => format!("it carries {of}"),
+        HostNeed::Address { interface } => format!("the host has an address on {interface}"),
         HostNeed::Mount { at } if at == "swap" => "the host swaps to it".into(),
         HostNeed::Mount { at } => format!("the host's `{at}` is on it"),
     }

@@ -29,6 +29,24 @@ pub enum Refusal {
         /// The server.
         hostname: String,
     },
+    /// A server whose guests would not be those that are rendered.
+    #[error("`{hostname}` is of architecture {architecture}, and slices are guests of x86_64")]
+    Architecture {
+        /// The server.
+        hostname: String,
+        /// What it is.
+        architecture: String,
+    },
+    /// A card that cannot be told from the others inside the guest.
+    #[error(
+        "slice `{slice}` configures the network of its NIC {nic}, whose MAC address is not known"
+    )]
+    MacUnknown {
+        /// The slice.
+        slice: SliceName,
+        /// `0000:01:00.0 (eno1)`.
+        nic: String,
+    },
     /// libvirt has a domain of that name that is not this slice's.
     #[error(
         "libvirt already has a domain `{slice}` with UUID {uuid}, which was not made for this slice"
@@ -386,6 +404,10 @@ impl Refusal {
                 Some(format!("write `numa: {{ spread: {} }}`", nodes.len()))
             }
             Self::SpreadTooWide { .. } => Some("write `numa: single`".into()),
+            Self::MacUnknown { .. } => Some(
+                "give the NIC back to its driver and read the inventory again, or leave `network` out"
+                    .into(),
+            ),
             Self::MacTwice { .. } => Some("write `mac: auto` for one of them".into()),
             Self::Undecided { .. } => {
                 Some("say of the largest slices where they go, with `numa: { node: N }`".into())
@@ -406,6 +428,8 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoCpus { .. } => "no-cpus",
+            Self::Architecture { .. } => "architecture",
+            Self::MacUnknown { .. } => "mac-unknown",
             Self::NameTaken { .. } => "name-taken",
             Self::Reserve { .. } => "reserve",
             Self::NicAbsent { .. } => "nic-absent",
@@ -438,10 +462,13 @@ impl Refusal {
     #[must_use]
     pub fn slices(&self) -> Vec<&SliceName> {
         match self {
-            Self::NoCpus { .. } | Self::Reserve { .. } | Self::Unsound(_) | Self::Argument(_) => {
-                Vec::new()
-            }
+            Self::NoCpus { .. }
+            | Self::Architecture { .. }
+            | Self::Reserve { .. }
+            | Self::Unsound(_)
+            | Self::Argument(_) => Vec::new(),
             Self::NameTaken { slice, .. }
+            | Self::MacUnknown { slice, .. }
             | Self::NicAbsent { slice, .. }
             | Self::NicIsVf { slice, .. }
             | Self::NotANic { slice, .. }

@@ -4,6 +4,7 @@
 //! Codes are stable, texts are for people. A reason is an `Info`, a cost that nobody asked for a
 //! `Warning`.
 
+use bmslice_inventory::{HostNeed, Inventory};
 use bmslice_model::{CpuSet, NumaNodeId, SliceName};
 use bmslice_plan::{Finding, Level, NicPlan, Plan, PlanParts, Report, SlicePlan};
 use bmslice_spec::{Isolation, Numa, SliceSpec, Slicing, Smt, VcpuOrder};
@@ -73,6 +74,13 @@ fn host(
 ) {
     let server = &site.server;
     let host = &parts.host;
+    let gives_nics = parts.slices.iter().any(|slice| !slice.nics.is_empty());
+    if gives_nics && !management_is_known(server.inventory) {
+        notes.warn(
+            "management-unknown",
+            "no default route and no session is known of this server: nothing tells which NIC its management needs, so look at the NICs that are given away".into(),
+        );
+    }
     notes.info(
         "utilisation",
         format!(
@@ -237,6 +245,19 @@ fn iommu(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
             );
         }
     }
+}
+
+fn management_is_known(inventory: &Inventory) -> bool {
+    inventory
+        .pci
+        .iter()
+        .flat_map(|f| &f.host_needs)
+        .any(|need| {
+            matches!(
+                need,
+                HostNeed::DefaultRoute { .. } | HostNeed::Session { .. }
+            )
+        })
 }
 
 fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {

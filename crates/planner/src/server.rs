@@ -89,6 +89,14 @@ impl<'a> Server<'a> {
                 hostname: inventory.machine.hostname.clone(),
             });
         };
+        let machine = &inventory.machine;
+        // Older inventories do not say; then it is what all of them were.
+        if !machine.architecture.is_empty() && machine.architecture != "x86_64" {
+            return Err(Refusal::Architecture {
+                hostname: machine.hostname.clone(),
+                architecture: machine.architecture.clone(),
+            });
+        }
         let (foreign, own_running) = domains(spec, inventory, previous, &online)?;
         let all = cores(inventory, &online);
         let classes: Vec<usize> = all

@@ -444,3 +444,54 @@ fn a_server_without_cpus() {
     let refusal = plan(&spec(vec![slice("s", 1)]), &server).unwrap_err();
     assert!(matches!(refusal, Refusal::NoCpus { .. }), "{refusal}");
 }
+
+#[test]
+fn a_server_of_another_architecture() {
+    let mut server = lab();
+    server.machine.architecture = "ppc64le".into();
+    let refusal = plan(&spec(vec![slice("s", 1)]), &server).unwrap_err();
+    assert!(
+        refusal.to_string().contains("is of architecture ppc64le"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_network_for_a_nic_that_nothing_tells_apart() {
+    let mut server = lab();
+    function(&mut server, "0000:41:00.0").mac = None;
+    let names = function(&mut server, "0000:41:00.0").interfaces.clone();
+    for interface in &mut server.interfaces {
+        if names.contains(&interface.name) {
+            interface.mac = None;
+        }
+    }
+    let mut nic = whole(by_address("0000:41:00.0"));
+    let wanted = with_nics("s", vec![nic.clone()]);
+    plan(&spec(vec![wanted]), &server).unwrap();
+    nic.network = Some(bmslice_spec::GuestNetwork::default());
+    let refusal = plan(&spec(vec![with_nics("s", vec![nic])]), &server).unwrap_err();
+    assert_eq!(refusal.code(), "mac-unknown", "{refusal}");
+}
+
+#[test]
+fn a_server_whose_management_is_not_known_is_said() {
+    let mut server = lab();
+    let warned = |server: &Inventory| {
+        let asked = spec(vec![with_nics(
+            "s",
+            vec![whole(by_address("0000:41:00.0"))],
+        )]);
+        let plan = plan(&asked, server).unwrap();
+        let findings = plan.parts().report.findings.clone();
+        findings.iter().any(|f| f.code == "management-unknown")
+    };
+    for function in &mut server.pci {
+        function.host_needs.clear();
+    }
+    assert!(warned(&server));
+    server.pci[0].host_needs.push(HostNeed::DefaultRoute {
+        interface: "eth0".into(),
+    });
+    assert!(!warned(&server));
+}

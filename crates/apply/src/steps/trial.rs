@@ -112,6 +112,7 @@ impl Management {
                 HostNeed::Session { interface } => Some(interface),
                 HostNeed::DefaultRoute { .. }
                 | HostNeed::Member { .. }
+                | HostNeed::Address { .. }
                 | HostNeed::Mount { .. } => None,
             })
             .collect();

@@ -296,15 +296,8 @@ fn cores(inventory: &Inventory, output: &Output) -> Table {
                 format!("L{} {}", cache.level, or_dash(cache.size))
             },
         ));
-        row.push(if cores.iter().all(|core| core.len() == 1) {
-            // Without siblings a list is enough.
-            let mut all = CpuSet::new();
-            cores.iter().for_each(|core| all.extend_from(core));
-            all.to_string()
-        } else {
-            let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
-            cores.join("  ")
-        });
+        let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
+        row.push(cores.join("  "));
         table.add_row(row);
     }
     table
@@ -420,6 +413,7 @@ pub(crate) fn need(need: &HostNeed) -> String {
         HostNeed::DefaultRoute { interface } => format!("default route ({interface})"),
         HostNeed::Session { interface } => format!("this session ({interface})"),
         HostNeed::Member { of } => of.clone(),
+        HostNeed::Address { interface } => format!("address ({interface})"),
         HostNeed::Mount { at } => format!("file system {at}"),
     }
 }

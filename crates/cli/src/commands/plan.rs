@@ -116,10 +116,17 @@ pub(crate) fn in_force(machine: &dyn Machine, context: &Context) -> Result<Optio
 }
 
 fn write(plan: &Plan, out: &Path, context: &Context) -> Result<(), Failure> {
+    if out == Path::new("-") {
+        return Err(
+            Failure::message(Exit::Usage, "`--out` writes a file, and `-` is none")
+                .hint("`-o json` writes the plan to standard output"),
+        );
+    }
     let shown = out.display();
     let text = plan.to_json();
     let old = match files::look(out)? {
         There::Nothing => None,
+        There::Special => return Err(files::not_a_file(out)),
         There::Folder | There::EmptyFolder => {
             return Err(
                 Failure::refused(format!("`{shown}` is a folder")).hint(format!(

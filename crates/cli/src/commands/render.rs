@@ -88,7 +88,7 @@ fn check_folder(out: &std::path::Path) -> Result<(), Failure> {
     let shown = out.display();
     match files::look(out)? {
         There::Nothing | There::EmptyFolder => Ok(()),
-        There::File(_) => Err(Failure::refused(format!("`{shown}` is a file"))
+        There::File(_) | There::Special => Err(Failure::refused(format!("`{shown}` is a file"))
             .hint("`--out` names a folder; it is made when missing")),
         There::Folder => {
             let other = files::entries(out)?
