@@ -102,6 +102,8 @@ pub(crate) fn from_file(file: &std::path::Path) -> Result<Inventory, Failure> {
             let shown = file.display();
             let failure = Failure::refused(format!("`{shown}`: {error}"));
             match error {
+                ReadError::Malformed(_) if !text.trim_start().starts_with('{') => failure
+                    .hint("an inventory is read as JSON: write it with `bmslice inspect -o json`"),
                 ReadError::Malformed(_) => {
                     failure.hint("`bmslice inspect -o json` on the server writes one")
                 }

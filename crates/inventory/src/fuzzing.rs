@@ -2,7 +2,7 @@
 //!
 //! Takes bytes; gives nothing. Keeps true: whatever the bytes are, nothing panics, loops or takes
 //! memory without bound, and what was parsed prints to what parses alike. `fuzz/` runs these under
-//! libFuzzer, `tests/fuzz.rs` briefly on every `cargo test`.
+//! libFuzzer, `crates/cli/tests/fuzz.rs` briefly on every `cargo test`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -20,7 +20,7 @@ use crate::redact::Redaction;
 use crate::scan::{parse_mask, unescape};
 
 /// A target's name, and its function.
-type Target = (&'static str, fn(&[u8]));
+pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[

@@ -240,7 +240,11 @@ impl<'a> Devices<'a> {
         self.pfs
             .iter()
             .map(|pf| NicThere {
-                label: pf.label(),
+                label: if pf.function.host_needs.is_empty() {
+                    pf.label()
+                } else {
+                    format!("{} of the host", pf.label())
+                },
                 node: pf.node,
             })
             .collect()
@@ -389,9 +393,11 @@ fn device_of(nic: &NicPlan, whole: bool) -> Option<&DeviceRef> {
     }
 }
 
-/// The function whose name or address is nearest to what was written, when it is near at all.
+/// The function whose name or address is nearest to what was written, when it is near at all; what
+/// the host needs is not proposed.
 fn nearest(asked: &str, pfs: &[Pf<'_>]) -> Option<String> {
-    let names = pfs.iter().flat_map(|pf| {
+    let free = pfs.iter().filter(|pf| pf.function.host_needs.is_empty());
+    let names = free.flat_map(|pf| {
         let mac = pf.reference.mac.map(|mac| mac.to_string());
         [
             Some(pf.address().to_string()),

@@ -188,7 +188,7 @@ fn near_nics_that_are_too_few() {
 
 #[test]
 fn a_nic_that_is_not_there() {
-    let there = "0000:00:02.0 (mgmt0), 0000:41:00.0 (n0p0) on node 0, 0000:42:00.0 (n0p1) on node 0, 0000:81:00.0 (n1p0) on node 1 and 0000:82:00.0 (n1p1) on node 1";
+    let there = "0000:00:02.0 (mgmt0) of the host, 0000:41:00.0 (n0p0) on node 0, 0000:42:00.0 (n0p1) on node 0, 0000:81:00.0 (n1p0) on node 1 and 0000:82:00.0 (n1p1) on node 1";
     says(
         vec![with_nics("s", vec![whole(by_name("n0p2"))])],
         &lab(),

@@ -85,6 +85,26 @@ fn page(findings: &[Finding], output: &Output) -> String {
     let fails = |finding: &&Finding| {
         finding.level == Level::Error && matches!(finding.outcome, Outcome::DoesNotHold { .. })
     };
+    let named = |what: &str, keep: &dyn Fn(&Finding) -> bool| {
+        let names: Vec<&str> = findings
+            .iter()
+            .filter(|finding| keep(finding))
+            .map(|finding| finding.name)
+            .collect();
+        (!names.is_empty()).then(|| format!("{} {what}: {}", names.len(), names.join(", ")))
+    };
+    let does_not_hold = |finding: &Finding| matches!(finding.outcome, Outcome::DoesNotHold { .. });
+    let lines = [
+        named("in the way", &|f| {
+            f.level == Level::Error && does_not_hold(f)
+        }),
+        named("to be mended", &|f| {
+            f.level == Level::Warning && does_not_hold(f)
+        }),
+        named("could not be checked", &|f| {
+            matches!(f.outcome, Outcome::CouldNotCheck { .. })
+        }),
+    ];
     let verdict = if is_fit(findings) {
         style::good("This server can be sliced", color)
     } else if findings.iter().any(|finding| fails(&finding)) {
@@ -97,5 +117,8 @@ fn page(findings: &[Finding], output: &Output) -> String {
         "{verdict}: {hold} of {} hold",
         count(findings.len(), "check")
     ));
+    for line in lines.into_iter().flatten() {
+        page.facts(&[("", line)]);
+    }
     page.finish()
 }

@@ -8,7 +8,27 @@
 
 use std::path::Path;
 
-use bmslice_inventory::fuzzing::TARGETS;
+use bmslice_inventory::fuzzing::{TARGETS, Target};
+use bmslice_spec::Slicing;
+use bmslice_verify::FabricTable;
+
+/// The parsers of what users and switches write; those of what a server shows are the inventory's.
+const MORE: [Target; 2] = [("fabric", fabric), ("spec", spec)];
+
+fn fabric(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(table) = FabricTable::parse(&text) {
+        for entry in &table.entries {
+            assert!(table.of(entry.mac).any(|found| found == entry));
+        }
+    }
+}
+
+fn spec(data: &[u8]) {
+    if let Err(errors) = Slicing::parse_bytes("fuzz.yaml", data) {
+        assert!(!errors.render(false).is_empty());
+    }
+}
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus");
 
@@ -76,7 +96,7 @@ fn changed(seed: &[u8], random: &mut Random) -> Vec<u8> {
 #[test]
 fn no_bytes_break_a_parser() {
     let mut runs = 0;
-    for (name, target) in TARGETS {
+    for (name, target) in TARGETS.iter().chain(&MORE) {
         let folder = Path::new(CORPUS).join(name);
         let mut seeds: Vec<_> = std::fs::read_dir(&folder)
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
