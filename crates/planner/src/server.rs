@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub free: Vec<Core>,
     /// How many cores of the host's reserve lie here.
     pub reserved: usize,
+    /// Cores that a cpuset keeps from this process, whole.
+    pub barred: Vec<Core>,
 }
 
 /// A running domain that is nobody's in this plan.
@@ -107,6 +109,12 @@ impl<'a> Server<'a> {
             .rev()
             .collect();
         let usable = usable(inventory, previous, &foreign, &online);
+        let allowed: CpuSet = inventory
+            .cpus
+            .iter()
+            .filter(|cpu| cpu.allowed)
+            .map(|cpu| cpu.id)
+            .collect();
 
         let mut nodes: Vec<Node> = node_ids(inventory)
             .into_iter()
@@ -114,6 +122,7 @@ impl<'a> Server<'a> {
                 id,
                 free: Vec::new(),
                 reserved: 0,
+                barred: Vec::new(),
             })
             .collect();
         let mut total = vec![0; nodes.len()];
@@ -133,6 +142,9 @@ impl<'a> Server<'a> {
                 nodes[at].free.push(core);
             } else {
                 taken_l3.push(core.l3);
+                if core.cpus().is_disjoint(&allowed) {
+                    nodes[at].barred.push(core);
+                }
             }
         }
         let mut server = Self {
@@ -249,6 +261,12 @@ impl<'a> Server<'a> {
         for core in node.free.drain(..count) {
             self.host.extend_from(&core.cpus());
             self.taken_l3.push(core.l3);
+        }
+        node.reserved += count;
+        // Only where nothing else is left: a cpuset keeps these from slices, and so for the host.
+        let count = until.saturating_sub(node.reserved).min(node.barred.len());
+        for core in node.barred.drain(..count) {
+            self.host.extend_from(&core.cpus());
         }
         node.reserved += count;
     }

@@ -495,3 +495,15 @@ fn a_server_whose_management_is_not_known_is_said() {
     });
     assert!(!warned(&server));
 }
+
+#[test]
+fn a_node_whose_cores_a_cpuset_keeps_away_still_has_its_reserve() {
+    let mut server = lab();
+    let barred = server.nodes[1].cpus.clone();
+    for cpu in &mut server.cpus {
+        cpu.allowed = !barred.contains(cpu.id);
+    }
+    let planned = plan(&spec(vec![slice("s", 2)]), &server).unwrap();
+    assert!(planned.slices()[0].owned().is_disjoint(&barred));
+    assert!(!planned.host().cpus.is_disjoint(&barred));
+}
