@@ -58,6 +58,22 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Refuses a path whose folder is not there: a mistyped one makes no tree of folders.
+pub(crate) fn need_folder(path: &Path) -> Result<(), Failure> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let Some(folder) = folder else { return Ok(()) };
+    match list(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (path, folder) = (path.display(), folder.display());
+            let text = format!("cannot write `{path}`: there is no folder `{folder}`");
+            Err(Failure::refused(text).hint("make the folder, or correct the path"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file whole or not at all (mode 0644).
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let machine = LiveMachine::new()

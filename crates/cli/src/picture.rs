@@ -65,6 +65,7 @@ fn write(path: &Path, svg: &str, context: &Context) -> Result<(), Failure> {
         let text = "`--svg` writes a file, and `-` is none";
         return Err(Failure::message(Exit::Usage, text).hint("name a file: `--svg server.svg`"));
     }
+    files::need_folder(path)?;
     let shown = path.display();
     match files::look(path)? {
         There::Folder | There::EmptyFolder => {

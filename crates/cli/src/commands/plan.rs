@@ -122,6 +122,7 @@ fn write(plan: &Plan, out: &Path, context: &Context) -> Result<(), Failure> {
                 .hint("`-o json` writes the plan to standard output"),
         );
     }
+    files::need_folder(out)?;
     let shown = out.display();
     let text = plan.to_json();
     let old = match files::look(out)? {
