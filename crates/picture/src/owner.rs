@@ -79,6 +79,10 @@ impl Owners {
             };
             owners.threads.insert(cpu.id, owner);
         }
+        for split in &plan.host().split {
+            // The function itself stays with the host's driver; its virtual ones are given.
+            owners.devices.insert(split.device.address, Owner::Host);
+        }
         for (index, slice) in plan.slices().iter().enumerate() {
             owners.take(index, slice);
         }

@@ -258,7 +258,7 @@ fn package(package: &Package, number: f64, label: f64, names: Names<'_>) -> Bloc
     Block::around(&package.title, LARGE, nodes, 0.0).filled("#eeeeee")
 }
 
-fn legend(floor: &Floor, names: Names<'_>) -> Block {
+fn legend(floor: &Floor, names: Names<'_>, width: f64) -> Block {
     let rows = floor.legend.iter().map(|(owner, text)| {
         let mut swatch = Block::leaf(vec![(owner.label(), TEXT)], hex(color(owner, names)), 30.0);
         if matches!(owner, Owner::Emulator { .. }) {
@@ -271,7 +271,7 @@ fn legend(floor: &Floor, names: Names<'_>) -> Block {
         row.stroke = "none";
         row
     });
-    let mut block = Block::around("", TEXT, rows.collect(), PAGE_WIDTH);
+    let mut block = Block::around("", TEXT, rows.collect(), width);
     block.stroke = "none";
     block
 }
@@ -299,8 +299,12 @@ impl Floor {
                 .iter()
                 .map(|text| Block::leaf(vec![(text.clone(), TEXT)], "#ffffff".into(), 0.0)),
         );
-        children.push(legend(self, names));
-        let mut page = Block::around(&self.title, LARGE, children, PAGE_WIDTH).filled("#ffffff");
+        let mut server = Block::around("", TEXT, children, PAGE_WIDTH);
+        server.stroke = "none";
+        let legend = legend(self, names, server.width);
+        // The legend below, no wider than the server where its lines allow.
+        let mut page =
+            Block::around(&self.title, LARGE, vec![server, legend], 0.0).filled("#ffffff");
         page.stroke = "none";
         let (width, height) = (page.width.ceil(), page.height.ceil());
         let body = page.draw(0.0, 0.0, Group::new().set("font-family", FONT));
