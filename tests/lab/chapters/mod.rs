@@ -34,7 +34,7 @@ pub struct Story {
 const CHAPTERS: [(&str, Chapter); 20] = [
     ("a pristine server starts", start),
     (
-        "inspect reads it, live and from a copy of its files alike",
+        "inspect reads it, live and from a capture alike",
         read::inspect,
     ),
     ("doctor finds it fit", asked::doctor),

@@ -10,21 +10,9 @@ pub fn inventory(lab: &Lab) -> Result<Value> {
     lab.server("bmslice inspect -o json")?.expect(0)?.json()
 }
 
-/// The files that `inspect` reads, copied as a captured tree would hold them.
-const COPY: &str = r#"set -e
-rm -rf /root/tree; mkdir -p /root/tree; cd /
-for path in sys/devices/system/cpu sys/devices/system/node sys/devices/pci* sys/devices/virtual/net \
-  sys/bus/pci sys/class/net sys/kernel/iommu_groups sys/kernel/mm/hugepages sys/module/kvm* \
-  sys/firmware/acpi/tables sys/class/dmi sys/devices/virtual/dmi sys/dev/block sys/devices/virtual/block sys/class/iommu \
-  sys/devices/virtual/iommu sys/fs/cgroup/cgroup.controllers \
-  proc/cmdline proc/cpuinfo proc/meminfo proc/swaps proc/net/route proc/net/ipv6_route proc/net/fib_trie \
-  proc/net/if_inet6 proc/net/vlan proc/sys/kernel/hostname proc/sys/kernel/osrelease proc/self/status proc/self/mountinfo \
-  proc/self/cgroup etc/os-release usr/lib/os-release etc/default/grub etc/default/grub.d boot/grub/grub.cfg \
-  usr/sbin/update-grub usr/sbin/grub-mkconfig usr/share/misc/pci.ids dev/kvm proc/1/mountinfo; do
-  # Many attributes cannot be read, or only written: the copy lacks them, as a capture would.
-  [ -e "$path" ] && cp -a --parents "$path" /root/tree 2>/dev/null || true
-done
-bmslice inspect --root /root/tree -o json"#;
+/// A capture of the server, and what `inspect` makes of it.
+const CAPTURE: &str = "rm -f /root/server.tar.gz; bmslice capture --out /root/server.tar.gz >/dev/null && \
+    bmslice inspect --root /root/server.tar.gz -o json";
 
 pub fn inspect(lab: &Lab, story: &mut Story) -> Result<()> {
     let live = inventory(lab)?;
@@ -87,9 +75,9 @@ pub fn inspect(lab: &Lab, story: &mut Story) -> Result<()> {
         );
     }
 
-    let copied = comparable(lab.server(COPY)?.expect(0)?.json()?);
+    let captured = comparable(lab.server(CAPTURE)?.expect(0)?.json()?);
     let live = comparable(inventory(lab)?);
-    ensure_same(&live, &copied, "live and copied inventory")?;
+    ensure_same(&live, &captured, "live and captured inventory")?;
     story.before = live;
     Ok(())
 }
@@ -99,6 +87,7 @@ pub fn inspect(lab: &Lab, story: &mut Story) -> Result<()> {
 pub fn comparable(mut inventory: Value) -> Value {
     inventory["hypervisor"] = Value::Null;
     inventory["notes"] = Value::Null;
+    inventory["memory"]["available"] = Value::Null;
     for node in inventory["nodes"].as_array_mut().into_iter().flatten() {
         node["memoryFree"] = Value::Null;
     }
