@@ -90,6 +90,7 @@ pub fn comparable(mut inventory: Value) -> Value {
     inventory["memory"]["available"] = Value::Null;
     for node in inventory["nodes"].as_array_mut().into_iter().flatten() {
         node["memoryFree"] = Value::Null;
+        node["unfragmented"] = Value::Null;
     }
     for function in inventory["pci"].as_array_mut().into_iter().flatten() {
         if let Some(needs) = function["hostNeeds"].as_array_mut() {
