@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bmslice_host::{HostError, LiveMachine, Machine};
 
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// No spec, plan, inventory or MAC table is larger (64 MiB).
@@ -59,7 +60,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Refuses a path whose folder is not there: a mistyped one makes no tree of folders.
-pub(crate) fn need_folder(path: &Path) -> Result<(), Failure> {
+fn need_folder(path: &Path) -> Result<(), Failure> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -135,13 +136,52 @@ fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
-/// Why nothing is written there.
-pub(crate) fn not_a_file(path: &Path) -> Failure {
-    let shown = path.display();
-    Failure::refused(format!(
-        "`{shown}` is no ordinary file, and is not written to"
-    ))
-    .hint("name a file; `-o json` writes to standard output")
+/// A file that an option names, to be written.
+pub(crate) struct Target<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// The option: `--out`.
+    pub option: &'a str,
+    /// A usual name: `plan.json`.
+    pub usual: &'a str,
+    /// What it is to hold: `plan`.
+    pub what: &'a str,
+    /// What to do instead of naming `-`.
+    pub instead: &'a str,
+}
+
+impl Target<'_> {
+    /// What would be replaced; refuses everything that is not a file of ours, so that nothing of
+    /// the user's is lost.
+    pub(crate) fn replaces(
+        &self,
+        is_ours: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let (option, shown) = (self.option, self.path.display());
+        if self.path == Path::new("-") {
+            let text = format!("`{option}` writes a file, and `-` is none");
+            return Err(Failure::message(Exit::Usage, text).hint(self.instead));
+        }
+        need_folder(self.path)?;
+        match look(self.path)? {
+            There::Nothing => Ok(None),
+            There::Folder | There::EmptyFolder => {
+                let file = self.path.join(self.usual);
+                Err(Failure::refused(format!("`{shown}` is a folder"))
+                    .hint(format!("name a file in it: `{option} {}`", file.display())))
+            }
+            There::Special => Err(Failure::refused(format!(
+                "`{shown}` is no ordinary file, and is not written to"
+            ))
+            .hint("name a file; `-o json` writes to standard output")),
+            There::File(bytes) if is_ours(&bytes) => Ok(Some(bytes)),
+            There::File(_) => Err(Failure::refused(format!(
+                "`{shown}` is there and is no {}; it is not overwritten",
+                self.what
+            ))
+            .hint("name another file, or take that one away")),
+        }
+    }
 }
 
 fn read_folder(path: &Path) -> io::Result<bool> {

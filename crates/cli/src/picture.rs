@@ -10,7 +10,7 @@ use clap::Args;
 use crate::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::files::{self, There};
+use crate::files::{self, Target};
 use crate::output::Format;
 
 /// Which pictures.
@@ -61,26 +61,15 @@ impl Pictures {
 }
 
 fn write(path: &Path, svg: &str, context: &Context) -> Result<(), Failure> {
-    if path == Path::new("-") {
-        let text = "`--svg` writes a file, and `-` is none";
-        return Err(Failure::message(Exit::Usage, text).hint("name a file: `--svg server.svg`"));
-    }
-    files::need_folder(path)?;
-    let shown = path.display();
-    match files::look(path)? {
-        There::Folder | There::EmptyFolder => {
-            let file = path.join("server.svg");
-            return Err(Failure::refused(format!("`{shown}` is a folder"))
-                .hint(format!("name a file in it: `--svg {}`", file.display())));
-        }
-        There::File(bytes) if !String::from_utf8_lossy(&bytes).contains("<svg") => {
-            let text = format!("`{shown}` is there and is no SVG file; it is not overwritten");
-            return Err(Failure::refused(text).hint("name another file, or take that one away"));
-        }
-        There::Special => return Err(files::not_a_file(path)),
-        There::File(_) | There::Nothing => {}
-    }
+    let target = Target {
+        path,
+        option: "--svg",
+        usual: "server.svg",
+        what: "SVG file",
+        instead: "name a file: `--svg server.svg`",
+    };
+    target.replaces(|bytes| String::from_utf8_lossy(bytes).contains("<svg"))?;
     files::write(path, svg.as_bytes())?;
-    context.output.note(&format!("drew `{shown}`"));
+    context.output.note(&format!("drew `{}`", path.display()));
     Ok(())
 }

@@ -87,6 +87,13 @@ impl Block {
         block
     }
 
+    /// Boxes that flow together without a border.
+    fn unseen(children: Vec<Self>, limit: f64) -> Self {
+        let mut block = Self::around("", TEXT, children, limit);
+        block.stroke = "none";
+        block
+    }
+
     fn leaf(lines: Vec<(String, f64)>, fill: String, least: f64) -> Self {
         let text = lines.iter().map(|(line, size)| wide(line, *size));
         let width = text.fold(least, f64::max) + PAD;
@@ -157,151 +164,120 @@ fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-type Names<'a> = &'a [(String, Option<String>)];
-
-fn thread(thread: &Thread, number: f64, label: f64, names: Names<'_>) -> Block {
-    let lines = vec![
-        (thread.cpu.to_string(), SMALL),
-        (thread.owner.label(), TEXT),
-    ];
-    let fill = hex(color(&thread.owner, names));
-    let mut block = Block::leaf(lines, fill, number.max(label));
-    let whose = thread.owner.party().and_then(|party| names.get(party));
-    let whose = whose.map_or(String::new(), |(name, _)| format!(" {name}"));
-    block.hint = Some(format!(
-        "CPU {}: {}{whose}",
-        thread.cpu,
-        thread.owner.label()
-    ));
-    match thread.owner {
-        // Told apart in black and white too: by the border.
-        Owner::Emulator { .. } => block.border = 2.0,
-        Owner::Offline | Owner::Idle { .. } => block.dashed = true,
-        _ => {}
-    }
-    block
+/// What all boxes of one picture have in common.
+struct Pen<'a> {
+    /// The width that every thread's box has, so that cores stand in columns.
+    thread: f64,
+    /// Slices or guests, by the numbers of their owners.
+    names: &'a [(String, Option<String>)],
 }
 
-fn core(core: &Core, number: f64, label: f64, names: Names<'_>) -> Block {
-    let threads: Vec<Block> = core
-        .threads
-        .iter()
-        .map(|t| thread(t, number, label, names))
-        .collect();
-    let mut block = Block::around("", TEXT, Vec::new(), 0.0);
-    let mut x = 2.0;
-    let mut height: f64 = 0.0;
-    for thread in threads {
-        let (w, h) = (thread.width, thread.height);
-        block.inside.push((x, 2.0, thread));
-        x += w;
-        height = height.max(h);
-    }
-    block.width = x + 2.0;
-    block.height = height + 4.0;
-    block.filled("#ffffff")
-}
-
-fn domain(domain: &Domain, number: f64, label: f64, names: Names<'_>) -> Block {
-    let cores: Vec<Block> = domain
-        .cores
-        .iter()
-        .map(|c| core(c, number, label, names))
-        .collect();
-    let widest = cores.iter().map(|core| core.width).fold(0.0, f64::max);
-    // About twice as wide as high, so that large caches do not become one endless row.
-    let rows = (cores.len() as f64 / 3.0).sqrt().ceil().max(1.0);
-    let across = (cores.len() as f64 / rows).ceil();
-    let limit = (across * (widest + PAD) + PAD).min(DOMAIN_WIDTH.max(widest + 2.0 * PAD));
-    Block::around(&domain.title, SMALL, cores, limit + 1.0).filled("#fafafa")
-}
-
-fn device(device: &Device, names: Names<'_>) -> Block {
-    let mut lines: Vec<(String, f64)> = device
-        .lines
-        .iter()
-        .map(|line| (line.clone(), SMALL))
-        .collect();
-    lines.push((device.owner.label(), TEXT));
-    Block::leaf(lines, hex(color(&device.owner, names)), 0.0)
-}
-
-fn complex(complex: &RootComplex, names: Names<'_>) -> Block {
-    let devices = complex.devices.iter().map(|d| device(d, names)).collect();
-    let mut block = Block::around(&complex.title, SMALL, devices, DOMAIN_WIDTH).filled("#f2f6fa");
-    block.rounded = false;
-    block
-}
-
-fn node(node: &Node, number: f64, label: f64, names: Names<'_>) -> Block {
-    let mut children: Vec<Block> = node
-        .domains
-        .iter()
-        .map(|d| domain(d, number, label, names))
-        .collect();
-    if !node.complexes.is_empty() {
-        let complexes = node.complexes.iter().map(|c| complex(c, names)).collect();
-        let mut row = Block::around("", TEXT, complexes, NODE_WIDTH);
-        row.stroke = "none";
-        children.push(row);
-    }
-    Block::around(&node.title, TEXT, children, NODE_WIDTH).filled("#ffffff")
-}
-
-fn package(package: &Package, number: f64, label: f64, names: Names<'_>) -> Block {
-    let nodes = package
-        .nodes
-        .iter()
-        .map(|n| node(n, number, label, names))
-        .collect();
-    // Nodes below each other: a package is a column.
-    Block::around(&package.title, LARGE, nodes, 0.0).filled("#eeeeee")
-}
-
-fn legend(floor: &Floor, names: Names<'_>, width: f64) -> Block {
-    let rows = floor.legend.iter().map(|(owner, text)| {
-        let mut swatch = Block::leaf(vec![(owner.label(), TEXT)], hex(color(owner, names)), 30.0);
-        if matches!(owner, Owner::Emulator { .. }) {
-            swatch.border = 2.0;
+impl Pen<'_> {
+    /// A box of an owner's, told apart in black and white too: by its label and its border.
+    fn owned(&self, mut lines: Vec<(String, f64)>, owner: &Owner, least: f64) -> Block {
+        lines.push((owner.label(), TEXT));
+        let mut block = Block::leaf(lines, hex(color(owner, self.names)), least);
+        match owner {
+            Owner::Emulator { .. } => block.border = 2.0,
+            Owner::Offline | Owner::Idle { .. } => block.dashed = true,
+            _ => {}
         }
-        swatch.dashed = matches!(owner, Owner::Offline | Owner::Idle { .. });
-        let mut words = Block::leaf(vec![(text.clone(), TEXT)], "#ffffff".into(), 0.0);
-        words.stroke = "none";
-        let mut row = Block::around("", TEXT, vec![swatch, words], f64::INFINITY);
-        row.stroke = "none";
-        row
-    });
-    let mut block = Block::around("", TEXT, rows.collect(), width);
-    block.stroke = "none";
-    block
+        block
+    }
+
+    fn thread(&self, thread: &Thread) -> Block {
+        let owner = &thread.owner;
+        let mut block = self.owned(vec![(thread.cpu.to_string(), SMALL)], owner, self.thread);
+        let whose = owner.party().and_then(|party| self.names.get(party));
+        let whose = whose.map_or(String::new(), |(name, _)| format!(" {name}"));
+        block.hint = Some(format!("CPU {}: {}{whose}", thread.cpu, owner.label()));
+        block
+    }
+
+    fn core(&self, core: &Core) -> Block {
+        let mut block = Block::around("", TEXT, Vec::new(), 0.0);
+        let mut x = 2.0;
+        let mut height: f64 = 0.0;
+        for thread in core.threads.iter().map(|thread| self.thread(thread)) {
+            let (w, h) = (thread.width, thread.height);
+            block.inside.push((x, 2.0, thread));
+            x += w;
+            height = height.max(h);
+        }
+        block.width = x + 2.0;
+        block.height = height + 4.0;
+        block.filled("#ffffff")
+    }
+
+    fn domain(&self, domain: &Domain) -> Block {
+        let cores: Vec<Block> = domain.cores.iter().map(|core| self.core(core)).collect();
+        let widest = cores.iter().map(|core| core.width).fold(0.0, f64::max);
+        // About twice as wide as high, so that large caches do not become one endless row.
+        let rows = (cores.len() as f64 / 3.0).sqrt().ceil().max(1.0);
+        let across = (cores.len() as f64 / rows).ceil();
+        let limit = (across * (widest + PAD) + PAD).min(DOMAIN_WIDTH.max(widest + 2.0 * PAD));
+        Block::around(&domain.title, SMALL, cores, limit + 1.0).filled("#fafafa")
+    }
+
+    fn device(&self, device: &Device) -> Block {
+        let lines = device.lines.iter().map(|line| (line.clone(), SMALL));
+        self.owned(lines.collect(), &device.owner, 0.0)
+    }
+
+    fn complex(&self, complex: &RootComplex) -> Block {
+        let devices = complex.devices.iter().map(|device| self.device(device));
+        let mut block =
+            Block::around(&complex.title, SMALL, devices.collect(), DOMAIN_WIDTH).filled("#f2f6fa");
+        block.rounded = false;
+        block
+    }
+
+    fn node(&self, node: &Node) -> Block {
+        let mut children: Vec<Block> = node.domains.iter().map(|d| self.domain(d)).collect();
+        if !node.complexes.is_empty() {
+            let complexes = node.complexes.iter().map(|c| self.complex(c)).collect();
+            children.push(Block::unseen(complexes, NODE_WIDTH));
+        }
+        Block::around(&node.title, TEXT, children, NODE_WIDTH).filled("#ffffff")
+    }
+
+    fn package(&self, package: &Package) -> Block {
+        let nodes = package.nodes.iter().map(|node| self.node(node)).collect();
+        // Nodes below each other: a package is a column.
+        Block::around(&package.title, LARGE, nodes, 0.0).filled("#eeeeee")
+    }
+
+    fn legend(&self, legend: &[(Owner, String)], width: f64) -> Block {
+        let rows = legend.iter().map(|(owner, text)| {
+            let swatch = self.owned(Vec::new(), owner, 30.0);
+            let mut words = Block::leaf(vec![(text.clone(), TEXT)], "#ffffff".into(), 0.0);
+            words.stroke = "none";
+            Block::unseen(vec![swatch, words], f64::INFINITY)
+        });
+        Block::unseen(rows.collect(), width)
+    }
 }
 
 impl Floor {
     /// An SVG file, complete.
     #[must_use]
     pub fn svg(&self) -> String {
-        let names = self.names.as_slice();
-        let threads = || self.threads();
-        let number = threads()
-            .map(|t| wide(&t.cpu.to_string(), SMALL))
-            .fold(0.0, f64::max);
-        let label = threads()
-            .map(|t| wide(&t.owner.label(), TEXT))
-            .fold(0.0, f64::max);
-        let mut children: Vec<Block> = self
-            .packages
-            .iter()
-            .map(|p| package(p, number, label, names))
-            .collect();
-        children.extend(self.elsewhere.iter().map(|c| complex(c, names)));
+        let widest = |text: fn(&Thread) -> f64| self.threads().map(text).fold(0.0, f64::max);
+        let number = widest(|thread| wide(&thread.cpu.to_string(), SMALL));
+        let label = widest(|thread| wide(&thread.owner.label(), TEXT));
+        let pen = Pen {
+            thread: number.max(label),
+            names: &self.names,
+        };
+        let mut children: Vec<Block> = self.packages.iter().map(|p| pen.package(p)).collect();
+        children.extend(self.elsewhere.iter().map(|c| pen.complex(c)));
         children.extend(
             self.memory
                 .iter()
                 .map(|text| Block::leaf(vec![(text.clone(), TEXT)], "#ffffff".into(), 0.0)),
         );
-        let mut server = Block::around("", TEXT, children, PAGE_WIDTH);
-        server.stroke = "none";
-        let legend = legend(self, names, server.width);
+        let server = Block::unseen(children, PAGE_WIDTH);
+        let legend = pen.legend(&self.legend, server.width);
         // The legend below, no wider than the server where its lines allow.
         let mut page =
             Block::around(&self.title, LARGE, vec![server, legend], 0.0).filled("#ffffff");

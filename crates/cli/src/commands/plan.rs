@@ -10,7 +10,7 @@ use clap::Args;
 use crate::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::files::{self, There};
+use crate::files::{self, Target};
 use crate::output::Format;
 use crate::picture::Pictures;
 use crate::server::{self, Source};
@@ -116,36 +116,16 @@ pub(crate) fn in_force(machine: &dyn Machine, context: &Context) -> Result<Optio
 }
 
 fn write(plan: &Plan, out: &Path, context: &Context) -> Result<(), Failure> {
-    if out == Path::new("-") {
-        return Err(
-            Failure::message(Exit::Usage, "`--out` writes a file, and `-` is none")
-                .hint("`-o json` writes the plan to standard output"),
-        );
-    }
-    files::need_folder(out)?;
+    let target = Target {
+        path: out,
+        option: "--out",
+        usual: "plan.json",
+        what: "plan",
+        instead: "`-o json` writes the plan to standard output",
+    };
+    let old = target.replaces(|bytes| Plan::parse(&String::from_utf8_lossy(bytes)).is_ok())?;
     let shown = out.display();
     let text = plan.to_json();
-    let old = match files::look(out)? {
-        There::Nothing => None,
-        There::Special => return Err(files::not_a_file(out)),
-        There::Folder | There::EmptyFolder => {
-            return Err(
-                Failure::refused(format!("`{shown}` is a folder")).hint(format!(
-                    "name a file in it: `--out {}`",
-                    out.join("plan.json").display()
-                )),
-            );
-        }
-        There::File(bytes) => match Plan::parse(&String::from_utf8_lossy(&bytes)) {
-            Ok(_) => Some(bytes),
-            Err(_) => {
-                return Err(Failure::refused(format!(
-                    "`{shown}` is there and is no plan; it is not overwritten"
-                ))
-                .hint("name another file, or take that one away"));
-            }
-        },
-    };
     let slices = count(plan.slices().len(), "slice");
     match old {
         Some(bytes) if bytes == text.as_bytes() => {

@@ -92,19 +92,8 @@ impl Fleet {
     pub fn seat(&self, guest: GuestId) -> Option<Seat> {
         let (asked, place) = (*self.guests.get(guest.0)?)?;
         let server = self.spots[place.spots[0]].server;
-        let first = self.servers[server].0;
         let cells = asked.cells as usize;
-        Some(Seat {
-            server,
-            nodes: place.spots[..cells]
-                .iter()
-                .map(|spot| spot - first)
-                .collect(),
-            vfs: place.vfs[..cells]
-                .iter()
-                .map(|&n| n.unsigned_abs())
-                .collect(),
-        })
+        Some(Seat::of(&place, cells, server, self.servers[server].0))
     }
 
     /// Guests that lie somewhere.

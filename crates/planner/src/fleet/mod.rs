@@ -43,6 +43,18 @@ pub struct Seat {
     pub vfs: Vec<u32>,
 }
 
+impl Seat {
+    /// Of a guest of so many cells; `first` is the server's first spot.
+    fn of(place: &yard::Place, cells: usize, server: usize, first: usize) -> Self {
+        let (spots, vfs) = (&place.spots[..cells], &place.vfs[..cells]);
+        Self {
+            server,
+            nodes: spots.iter().map(|spot| spot - first).collect(),
+            vfs: vfs.iter().map(|&n| n.unsigned_abs()).collect(),
+        }
+    }
+}
+
 /// Who lies where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packing {
@@ -170,18 +182,7 @@ fn seats(state: &State<'_>) -> Vec<Option<Seat>> {
         let place = state.places[guest]?;
         let cells = state.kind(guest)?.cells;
         let server = yard.spots[place.spots[0]].server;
-        let first = yard.servers[server].0;
-        Some(Seat {
-            server,
-            nodes: place.spots[..cells]
-                .iter()
-                .map(|spot| spot - first)
-                .collect(),
-            vfs: place.vfs[..cells]
-                .iter()
-                .map(|&n| n.unsigned_abs())
-                .collect(),
-        })
+        Some(Seat::of(&place, cells, server, yard.servers[server].0))
     };
     (0..state.places.len()).map(seat).collect()
 }
