@@ -6,6 +6,7 @@
 
 mod bytesize;
 mod cmdline;
+mod cpumask;
 mod cpuset;
 mod ids;
 mod names;
