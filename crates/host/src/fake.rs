@@ -42,6 +42,7 @@
 //! Its clock moves by [`Machine::sleep`] (and a little at each look), so no test waits.
 
 mod attributes;
+mod cgroup;
 mod commands;
 mod domain;
 mod drivers;
@@ -54,6 +55,7 @@ mod machine;
 mod media;
 mod memory;
 mod pci;
+mod quiet;
 mod server;
 mod threads;
 mod tree;

@@ -48,6 +48,12 @@ impl World {
                     _ => self.store(&path, value),
                 }
             }
+            ["sys", "fs", "cgroup", group @ .., file @ ("cpuset.cpus" | "cpuset.cpus.partition")] => {
+                self.write_cpuset(&group.join("/"), file, value)
+            }
+            ["proc", "irq", "default_smp_affinity"] => self.write_irq_default(value),
+            ["proc", "irq", number, "smp_affinity_list"] => self.write_irq(number, value),
+            ["sys", "devices", "virtual", "workqueue", "cpumask"] => self.write_workqueues(value),
             [.., "nr_hugepages"] => self.write_pages(&path, value),
             _ => self.store(&path, value),
         }
@@ -95,6 +101,8 @@ impl World {
         for domain in self.list() {
             state.insert(format!("domain {}", domain.name), format!("{domain:?}"));
         }
+        state.extend(self.cgroup_state());
+        state.extend(self.quiet_state());
         for unit in self.enabled_units() {
             state.insert(format!("unit {unit}"), "enabled".into());
         }

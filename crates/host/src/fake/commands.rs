@@ -42,6 +42,7 @@ impl World {
             "update-grub" => self.mkconfig(&["-o", "/boot/grub/grub.cfg"]),
             "grub-mkconfig" | "grub2-mkconfig" => self.mkconfig(&words),
             "systemctl" => self.systemctl(&words),
+            "taskset" => self.taskset(&words),
             other => fail(
                 127,
                 format!("{other}: the fake does not act this program out"),
@@ -341,7 +342,8 @@ impl World {
             .collect();
         let mut said = String::new();
         match *verb {
-            "daemon-reload" | "reset-failed" => {}
+            "daemon-reload" => self.reload_units(),
+            "reset-failed" => {}
             "reboot" => self.reboot_requested = true,
             "enable" | "disable" | "reenable" => {
                 for unit in &units {
@@ -398,6 +400,8 @@ impl World {
     fn run_unit(&mut self, unit: &str, on: bool) {
         if unit == "libvirtd.service" {
             self.libvirtd = on;
+        } else if unit.ends_with(".slice") {
+            self.run_slice(unit, on);
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Live {
     /// Devices that were taken away while it ran.
     pub lost: Vec<PciAddress>,
     pub disks: Vec<String>,
+    /// Its cgroup, below the mount.
+    pub scope: String,
     /// Seconds of the fake's clock at which an asked shutdown is over.
     pub stops_at: Option<std::time::Duration>,
 }
@@ -73,6 +75,8 @@ pub struct Wants {
     pub plain: Vec<(u32, u64)>,
     pub devices: Vec<WantedDevice>,
     pub disks: Vec<String>,
+    /// The slice of its `<resource><partition>`: `/bmslice` is `bmslice.slice`.
+    pub slice: String,
 }
 
 /// A PCI function that a start takes.
@@ -108,6 +112,13 @@ pub fn read(xml: &str) -> Result<Element, String> {
     }
     wants(&element, &CpuSet::new(), 1)?;
     Ok(element)
+}
+
+/// systemd's slice for a `<resource><partition>`: `/bmslice` is `bmslice.slice`.
+fn slice_of(element: &Element) -> String {
+    let partition = element.child("resource/partition");
+    let path = partition.map_or("/machine", |partition| partition.text.as_str());
+    format!("{}.slice", path.trim_matches('/').replace('/', "-"))
 }
 
 /// What a start of this definition takes on a host with these CPUs and nodes.
@@ -217,6 +228,7 @@ pub fn wants(element: &Element, all: &CpuSet, nodes: u32) -> Result<Wants, Strin
         plain,
         devices,
         disks,
+        slice: slice_of(element),
     })
 }
 

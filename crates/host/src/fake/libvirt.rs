@@ -177,7 +177,6 @@ impl World {
         for disk in &wants.disks {
             self.check_disk(disk, name)?;
         }
-        self.check_pins(&wants.pins)?;
         // From here on what was done is undone when a later part fails.
         let mut held = Vec::new();
         for device in &wants.devices {
@@ -210,6 +209,14 @@ impl World {
         }
         self.next_pid += 100;
         let id = self.next_pid / 100;
+        let scope = format!("{}/machine-qemu\\x2d{id}\\x2d{name}.scope", wants.slice);
+        self.open_scope(&scope);
+        if let Err(message) = self.check_pins(&wants.pins, &scope) {
+            self.close_scope(&scope);
+            self.give_back(&held, &vfs);
+            self.give_pages(&wants.pages);
+            return Err(message);
+        }
         let live = Live {
             element: domain::running(&definition, id),
             pid: self.next_pid,
@@ -220,6 +227,7 @@ impl World {
             vfs,
             lost: Vec::new(),
             disks: wants.disks,
+            scope,
             stops_at: None,
         };
         if let Some(domain) = self.domains.get_mut(name) {
@@ -301,8 +309,10 @@ impl World {
         }
     }
 
-    fn check_pins(&self, pins: &DomainPins) -> Answer<()> {
-        let all = self.all_cpus();
+    /// A pin outside of what the guest's group has is refused: by the group's own file for CPUs that
+    /// are not there, by sched_setaffinity(2) for those that another partition holds.
+    fn check_pins(&self, pins: &DomainPins, scope: &str) -> Answer<()> {
+        let (all, effective) = (self.all_cpus(), self.effective(scope));
         let sets = pins
             .vcpus
             .iter()
@@ -311,8 +321,14 @@ impl World {
         for set in sets {
             if set.is_disjoint(&all) {
                 return Err(format!(
-                    "Unable to write to '/sys/fs/cgroup/machine.slice/machine-qemu\\x2d1.scope/libvirt\
+                    "Unable to write to '/sys/fs/cgroup/{scope}/libvirt\
                      /emulator/cpuset.cpus': Numerical result out of range ({set})"
+                ));
+            }
+            if set.is_disjoint(&effective) {
+                return Err(format!(
+                    "cannot set CPU affinity on process {}: Invalid argument",
+                    self.next_pid
                 ));
             }
         }
@@ -421,6 +437,7 @@ impl World {
         threads::hide(&self.tree, name, live.pid);
         self.give_back(&live.devices, &live.vfs);
         self.give_pages(&live.pages);
+        self.close_scope(&live.scope);
     }
 
     pub fn shutdown(&mut self, name: &str) -> Answer<()> {

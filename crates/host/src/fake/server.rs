@@ -125,7 +125,7 @@ pub struct FakeServer {
 }
 
 /// Programs that the fake can act out.
-pub const PROGRAMS: [&str; 18] = [
+pub const PROGRAMS: [&str; 19] = [
     "chmod",
     "chown",
     "genisoimage",
@@ -137,6 +137,7 @@ pub const PROGRAMS: [&str; 18] = [
     "qemu-img",
     "sync",
     "systemctl",
+    "taskset",
     "true",
     "udevadm",
     "update-grub",

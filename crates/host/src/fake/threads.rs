@@ -34,6 +34,10 @@ pub fn show(tree: &Tree, domain: &FakeDomain, live: &Live) {
     arguments.extend(memory_objects(live));
     arguments.extend(["-uuid".into(), domain.uuid.clone(), String::new()]);
     tree.put(format!("{at}/cmdline"), arguments.join("\0"), 0o444);
+    tree.show(
+        format!("{at}/cgroup"),
+        format!("0::/{}/libvirt/emulator", live.scope),
+    );
     tree.link(format!("{at}/exe"), "/usr/bin/qemu-system-x86_64");
     let mut tid = pid;
     let pins = &live.pins;

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use bmslice_model::{CpuId, CpuSet, KernelCmdline, PciAddress};
 
+use super::cgroup::Groups;
 use super::domain::FakeDomain;
 use super::memory::Pool;
 use super::pci::Function;
+use super::quiet::Quiet;
 use super::server::{FakeDisk, FakeIommu, FakeServer};
 use super::tree::Tree;
 
@@ -27,6 +29,8 @@ pub struct World {
     /// By node and page size in KiB.
     pub pools: BTreeMap<(u32, u64), Pool>,
     pub domains: BTreeMap<String, FakeDomain>,
+    pub cgroups: Groups,
+    pub quiet: Quiet,
     pub modules: BTreeSet<String>,
     pub clock: Duration,
     pub boots: u32,
@@ -47,6 +51,8 @@ impl World {
             functions: BTreeMap::new(),
             pools: BTreeMap::new(),
             domains: BTreeMap::new(),
+            cgroups: Groups::default(),
+            quiet: Quiet::default(),
             modules: BTreeSet::new(),
             clock: Duration::ZERO,
             boots: 0,
@@ -90,6 +96,7 @@ impl World {
             };
             tree.put(format!("/usr/sbin/{program}"), script, 0o755);
         }
+        tree.put("/usr/lib/systemd/systemd-machined", "#!/bin/false\n", 0o755);
         tree.put("/etc/hostname", format!("{}\n", server.hostname), 0o644);
         tree.put(
             "/etc/os-release",
@@ -160,6 +167,9 @@ impl World {
         self.boot_memory();
         self.boot_pci();
         self.boot_disk();
+        self.quiet = Quiet::default();
+        self.boot_cgroups();
+        self.boot_quiet();
     }
 
     /// The last value of a kernel argument.
@@ -218,8 +228,6 @@ impl World {
             tree.knob(format!("/sys/module/{vendor}/parameters/nested"), "1");
             tree.dir("/sys/module/kvm/parameters");
         }
-        tree.show("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory");
-        tree.show("/sys/fs/cgroup/cpuset.cpus.effective", self.all_cpus());
         tree.show("/proc/self/cgroup", "0::/user.slice/user-0.slice");
         let mut status = format!("Name:\tbmslice\nPid:\t{}\n", std::process::id());
         status.push_str(&format!("Cpus_allowed_list:\t{}\n", self.all_cpus()));
