@@ -250,16 +250,21 @@ fn unfit(
     problems
 }
 
-fn isolation(plan: &Plan) -> Option<Problem> {
-    match plan.host().isolation {
-        Isolation::Boot | Isolation::None => None,
-        Isolation::Dynamic => Some(
-            Problem::new(
-                "the plan isolates by a cgroup partition, which this bmslice cannot set up",
-            )
-            .hint("write `isolation: boot` in the spec"),
-        ),
+/// All threads of a guest in a partition are in it.
+fn isolation(plan: &Plan) -> Vec<Problem> {
+    if plan.host().isolation != Isolation::Dynamic {
+        return Vec::new();
     }
+    let on_the_hosts = plan.slices().iter().filter(|slice| slice.pool_is_host);
+    on_the_hosts
+        .map(|slice| {
+            Problem::new(format!(
+                "the emulator of `{}` is to run on the host's CPUs, and a guest in a partition has only the partition's",
+                slice.name
+            ))
+            .hint("give it `emulator: { cores: 1 }`, or write `isolation: boot` in the spec")
+        })
+        .collect()
 }
 
 /// Kernel arguments that are not in force, and a boot loader that cannot be given them.

@@ -7,9 +7,10 @@
 use bmslice_inventory::{BootLoader, LiveInventory};
 use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use bmslice_render::{
-    FALL_BACK_TIMER, FALL_BACK_UNIT, GRUB_DROP_IN, HOST_UNIT, RenderError, RenderOptions,
-    SLICES_UNIT, customize_argv, fall_back_timer, fall_back_unit, grub_drop_in, host_unit,
-    meta_data, network_config, resize_argv, slices_unit, user_data,
+    CONFINED, FALL_BACK_TIMER, FALL_BACK_UNIT, GRUB_DROP_IN, HOST_UNIT, IRQBALANCE_DROP_IN,
+    PARTITION_SLICE, PARTITION_UNIT, RenderError, RenderOptions, SLICES_UNIT, confinement,
+    customize_argv, fall_back_timer, fall_back_unit, grub_drop_in, host_unit, irqbalance_drop_in,
+    meta_data, network_config, partition_slice, resize_argv, slices_unit, user_data,
 };
 use bmslice_spec::{Isolation, Setup};
 
@@ -22,6 +23,8 @@ use crate::steps::disk::{BuildDisk, unfinished};
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::{AllocateHugePages, PageUser};
+use crate::steps::partition::{ConfineHost, IsolatePartition, UnitFile};
+use crate::steps::quiet::{Form, MoveInterrupts, MoveKernelThreads, SetAttribute, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
 use crate::steps::trial::{ConfirmBoot, KEY, Management, env_path};
@@ -43,12 +46,16 @@ pub fn steps(
         binary: binary.into(),
     };
     for (path, content) in [
-        (HOST_UNIT, host_unit(&options)?),
-        (SLICES_UNIT, slices_unit(&options, &plan.host().images)?),
+        (HOST_UNIT, host_unit(&options, plan.host().isolation)?),
+        (
+            SLICES_UNIT,
+            slices_unit(&options, &plan.host().images, plan.host().isolation)?,
+        ),
     ] {
         let path = path.to_owned();
         steps.push(Step::InstallUnit(InstallUnit { path, content }));
     }
+    steps.extend(told(plan));
     for slice in plan.slices() {
         steps.extend(image(slice)?);
     }
@@ -70,6 +77,7 @@ pub fn steps(
     }
     steps.extend(reboot_step(plan).map(Step::Reboot));
     steps.extend(confirm.map(Step::ConfirmBoot));
+    steps.extend(quiet(plan));
     steps.extend(page_steps(plan));
     for split in &plan.host().split {
         let pf = split.device.clone();
@@ -88,6 +96,64 @@ pub fn steps(
         steps.extend(guest(slice)?);
     }
     Ok(steps)
+}
+
+/// What is written for systemd and irqbalance to go by.
+fn told(plan: &Plan) -> Vec<Step> {
+    let host = plan.host();
+    let mut steps = Vec::new();
+    if host.isolation == Isolation::Dynamic {
+        let partition = UnitFile {
+            path: PARTITION_UNIT.into(),
+            content: partition_slice(&host.isolated),
+        };
+        let confined = CONFINED.iter().map(|(unit, path)| UnitFile {
+            path: (*path).into(),
+            content: confinement(unit, &host.cpus),
+        });
+        steps.push(Step::ConfineHost(ConfineHost {
+            cpus: host.cpus.clone(),
+            files: std::iter::once(partition).chain(confined).collect(),
+            groups: CONFINED.iter().map(|(unit, _)| (*unit).into()).collect(),
+        }));
+    }
+    if host.isolation != Isolation::None {
+        steps.push(Step::TellIrqbalance(TellIrqbalance {
+            path: IRQBALANCE_DROP_IN.into(),
+            content: irqbalance_drop_in(&host.isolated),
+            banned: host.isolated.clone(),
+        }));
+    }
+    steps
+}
+
+/// What keeps the kernel's own work off the slices' CPUs. What boot arguments do is left to them.
+fn quiet(plan: &Plan) -> Vec<Step> {
+    let host = plan.host();
+    let interrupts = Step::MoveInterrupts(MoveInterrupts {
+        cpus: host.cpus.clone(),
+    });
+    match host.isolation {
+        Isolation::None => Vec::new(),
+        Isolation::Boot => vec![interrupts],
+        Isolation::Dynamic => vec![
+            Step::IsolatePartition(IsolatePartition {
+                unit: PARTITION_SLICE.into(),
+                cpus: host.isolated.clone(),
+            }),
+            Step::SetAttribute(SetAttribute {
+                about: "the CPUs of unbound workqueues".into(),
+                path: "/sys/devices/virtual/workqueue/cpumask".into(),
+                value: host.cpus.to_mask(),
+                form: Form::Mask,
+            }),
+            interrupts,
+            Step::MoveKernelThreads(MoveKernelThreads {
+                cpus: host.cpus.clone(),
+                isolated: host.isolated.clone(),
+            }),
+        ],
+    }
 }
 
 fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<BootArguments> {

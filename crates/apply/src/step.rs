@@ -6,7 +6,7 @@
 //! compile until each of the questions is answered.
 
 use bmslice_host::HostError;
-use bmslice_model::{MacAddress, SliceName, VlanId};
+use bmslice_model::{CpuSet, MacAddress, SliceName, VlanId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
@@ -17,6 +17,8 @@ use crate::steps::disk::BuildDisk;
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{Content, InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::AllocateHugePages;
+use crate::steps::partition::{ConfineHost, IsolatePartition};
+use crate::steps::quiet::{MoveInterrupts, MoveKernelThreads, SetAttribute, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
 use crate::steps::trial::{self, ConfirmBoot};
@@ -31,6 +33,10 @@ pub enum Step {
     InstallFile(InstallFile),
     /// Puts a systemd unit in place and enables it.
     InstallUnit(InstallUnit),
+    /// Has systemd confine everybody else to the host's CPUs.
+    ConfineHost(ConfineHost),
+    /// Tells irqbalance which CPUs to leave alone.
+    TellIrqbalance(TellIrqbalance),
     /// Gives the boot loader our kernel arguments.
     BootArguments(BootArguments),
     /// Makes a slice's disk from its base image.
@@ -41,6 +47,14 @@ pub enum Step {
     Reboot(Reboot),
     /// Keeps the kernel arguments that the host came up with.
     ConfirmBoot(ConfirmBoot),
+    /// Makes the slices' CPUs a partition of their own.
+    IsolatePartition(IsolatePartition),
+    /// Sets one attribute of the kernel.
+    SetAttribute(SetAttribute),
+    /// Gives interrupts to the host's CPUs.
+    MoveInterrupts(MoveInterrupts),
+    /// Moves threads of the kernel's own.
+    MoveKernelThreads(MoveKernelThreads),
     /// Sees to huge pages on one node.
     AllocateHugePages(AllocateHugePages),
     /// Keeps the host's driver away from VFs.
@@ -104,6 +118,34 @@ pub enum Before {
         /// `nr_hugepages`.
         total: u64,
     },
+    /// An attribute of the kernel.
+    Attribute {
+        /// Its value; `None` where the kernel has no such thing.
+        value: Option<String>,
+    },
+    /// What systemd confined to which CPUs.
+    Confinement {
+        /// Path and content of each file; `None` when it was not there.
+        files: Vec<(String, Option<Content>)>,
+        /// Each cgroup and its `cpuset.cpus`; `None` when it had none.
+        groups: Vec<(String, Option<CpuSet>)>,
+    },
+    /// Where interrupts were served.
+    Interrupts {
+        /// In which boot.
+        boot: String,
+        /// `default_smp_affinity`.
+        default: Option<CpuSet>,
+        /// Number and affinity of those that were not the host's alone.
+        affinities: Vec<(u32, CpuSet)>,
+    },
+    /// Where threads of the kernel's could run.
+    Threads {
+        /// In which boot.
+        boot: String,
+        /// Id, name, and `Cpus_allowed_list`.
+        threads: Vec<(u32, String, CpuSet)>,
+    },
     /// `sriov_drivers_autoprobe`.
     Autoprobe {
         /// Whether it was on.
@@ -160,6 +202,12 @@ impl Step {
             Self::StorePlan(_) => "plan".into(),
             Self::InstallFile(step) => format!("file {}", step.path),
             Self::InstallUnit(step) => format!("unit {}", step.name()),
+            Self::ConfineHost(_) => "confinement".into(),
+            Self::TellIrqbalance(_) => "irqbalance".into(),
+            Self::IsolatePartition(_) => "partition".into(),
+            Self::SetAttribute(step) => format!("attribute {}", step.path),
+            Self::MoveInterrupts(_) => "interrupts".into(),
+            Self::MoveKernelThreads(_) => "kernel threads".into(),
             Self::BootArguments(_) => "boot arguments".into(),
             Self::BuildDisk(step) => format!("disk {}", step.path),
             Self::BuildSeed(step) => format!("seed {}", step.path),
@@ -184,9 +232,15 @@ impl Step {
             Self::StorePlan(_)
             | Self::InstallFile(_)
             | Self::InstallUnit(_)
+            | Self::ConfineHost(_)
+            | Self::TellIrqbalance(_)
             | Self::BootArguments(_)
             | Self::Reboot(_)
             | Self::ConfirmBoot(_)
+            | Self::IsolatePartition(_)
+            | Self::SetAttribute(_)
+            | Self::MoveInterrupts(_)
+            | Self::MoveKernelThreads(_)
             | Self::AllocateHugePages(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_) => None,
@@ -206,12 +260,18 @@ impl Step {
             Self::StorePlan(_)
             | Self::InstallFile(_)
             | Self::InstallUnit(_)
+            | Self::ConfineHost(_)
+            | Self::TellIrqbalance(_)
             | Self::BootArguments(_)
             | Self::BuildDisk(_)
             | Self::BuildSeed(_)
             | Self::Reboot(_)
             | Self::ConfirmBoot(_) => When::Installed,
-            Self::AllocateHugePages(_)
+            Self::IsolatePartition(_)
+            | Self::SetAttribute(_)
+            | Self::MoveInterrupts(_)
+            | Self::MoveKernelThreads(_)
+            | Self::AllocateHugePages(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_)
             | Self::ConfigureVf(_) => When::Booted,
@@ -232,11 +292,17 @@ impl Step {
             Self::StorePlan(_)
             | Self::InstallFile(_)
             | Self::InstallUnit(_)
+            | Self::ConfineHost(_)
+            | Self::TellIrqbalance(_)
             | Self::BootArguments(_)
             | Self::BuildDisk(_)
             | Self::BuildSeed(_)
             | Self::Reboot(_)
             | Self::ConfirmBoot(_)
+            | Self::IsolatePartition(_)
+            | Self::SetAttribute(_)
+            | Self::MoveInterrupts(_)
+            | Self::MoveKernelThreads(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_)
             | Self::ConfigureVf(_)
@@ -253,6 +319,12 @@ impl Step {
             Self::StorePlan(step) => step.describe(),
             Self::InstallFile(step) => step.describe(),
             Self::InstallUnit(step) => step.describe(),
+            Self::ConfineHost(step) => step.describe(),
+            Self::TellIrqbalance(step) => step.describe(),
+            Self::IsolatePartition(step) => step.describe(),
+            Self::SetAttribute(step) => step.describe(),
+            Self::MoveInterrupts(step) => step.describe(),
+            Self::MoveKernelThreads(step) => step.describe(),
             Self::BootArguments(step) => step.describe(),
             Self::BuildDisk(step) => step.describe(),
             Self::BuildSeed(step) => step.describe(),
@@ -279,10 +351,18 @@ impl Step {
             Self::ConfigureVf(step) => Ok(step.precondition(look)),
             Self::DefineDomain(step) => step.precondition(look),
             Self::InstallUnit(step) => Ok(step.precondition(look)),
+            Self::IsolatePartition(step) => Ok(step.precondition(look)),
             Self::AllocateHugePages(step) => Ok(step.precondition(look)),
             // The folder is ours, or made; the journal has been written there before.
             Self::StorePlan(_)
             | Self::InstallFile(_)
+            // A host without systemd is refused for its units already.
+            | Self::ConfineHost(_)
+            | Self::TellIrqbalance(_)
+            // What the kernel does not have or does not move is not asked for.
+            | Self::SetAttribute(_)
+            | Self::MoveInterrupts(_)
+            | Self::MoveKernelThreads(_)
             // That its arguments are written is the step before it.
             | Self::Reboot(_)
             | Self::ConfirmBoot(_)
@@ -301,6 +381,12 @@ impl Step {
             Self::StorePlan(step) => step.observe(look),
             Self::InstallFile(step) => step.observe(look),
             Self::InstallUnit(step) => step.observe(look),
+            Self::ConfineHost(step) => step.observe(look),
+            Self::TellIrqbalance(step) => step.observe(look),
+            Self::IsolatePartition(step) => step.observe(look),
+            Self::SetAttribute(step) => step.observe(look),
+            Self::MoveInterrupts(step) => step.observe(look),
+            Self::MoveKernelThreads(step) => step.observe(look),
             Self::BootArguments(step) => step.observe(look),
             Self::BuildDisk(step) => Ok(step.observe(look)),
             Self::BuildSeed(step) => Ok(step.observe(look)),
@@ -322,6 +408,11 @@ impl Step {
         match self {
             Self::InstallFile(step) => step.before(look),
             Self::InstallUnit(step) => step.before(look),
+            Self::ConfineHost(step) => step.before(look),
+            Self::TellIrqbalance(step) => step.before(look),
+            Self::SetAttribute(step) => step.before(look),
+            Self::MoveInterrupts(step) => step.before(look),
+            Self::MoveKernelThreads(step) => step.before(look),
             Self::BootArguments(step) => step.before(look),
             Self::AllocateHugePages(step) => step.before(look),
             Self::DisableVfAutoprobe(step) => Ok(step.before(look)),
@@ -333,6 +424,7 @@ impl Step {
             // Only ever made where nothing was; a reboot and a look leave nothing to put back; and a
             // plan that an earlier release left behind has no place after the next one.
             Self::StorePlan(_)
+            | Self::IsolatePartition(_)
             | Self::BuildDisk(_)
             | Self::BuildSeed(_)
             | Self::Reboot(_)
@@ -348,6 +440,12 @@ impl Step {
             Self::StorePlan(step) => step.act(site),
             Self::InstallFile(step) => step.act(site),
             Self::InstallUnit(step) => step.act(site),
+            Self::ConfineHost(step) => step.act(site),
+            Self::TellIrqbalance(step) => step.act(site),
+            Self::IsolatePartition(step) => step.act(site),
+            Self::SetAttribute(step) => step.act(site),
+            Self::MoveInterrupts(step) => step.act(site),
+            Self::MoveKernelThreads(step) => step.act(site),
             Self::BootArguments(step) => step.act(site),
             Self::BuildDisk(step) => step.act(site),
             Self::BuildSeed(step) => step.act(site),
@@ -370,6 +468,12 @@ impl Step {
             Self::StorePlan(step) => Some(step.describe_undo()),
             Self::InstallFile(step) => Some(step.describe_undo()),
             Self::InstallUnit(step) => Some(step.describe_undo()),
+            Self::ConfineHost(step) => Some(step.describe_undo()),
+            Self::TellIrqbalance(step) => Some(step.describe_undo()),
+            Self::IsolatePartition(step) => Some(step.describe_undo()),
+            Self::SetAttribute(step) => Some(step.describe_undo()),
+            Self::MoveInterrupts(step) => Some(step.describe_undo()),
+            Self::MoveKernelThreads(step) => Some(step.describe_undo()),
             Self::BootArguments(step) => Some(step.describe_undo()),
             Self::BuildDisk(step) => Some(step.describe_undo(licence)),
             Self::BuildSeed(step) => Some(step.describe_undo(licence)),
@@ -396,6 +500,12 @@ impl Step {
             Self::StorePlan(step) => step.undo(site),
             Self::InstallFile(step) => step.undo(before, site),
             Self::InstallUnit(step) => step.undo(before, site),
+            Self::ConfineHost(step) => step.undo(before, site),
+            Self::TellIrqbalance(step) => step.undo(before, site),
+            Self::IsolatePartition(step) => step.undo(site),
+            Self::SetAttribute(step) => step.undo(before, site),
+            Self::MoveInterrupts(step) => step.undo(before, site),
+            Self::MoveKernelThreads(step) => step.undo(before, site),
             Self::BootArguments(step) => step.undo(before, site),
             Self::BuildDisk(step) => step.undo(site),
             Self::BuildSeed(step) => step.undo(site),

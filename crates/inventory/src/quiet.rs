@@ -147,7 +147,11 @@ mod tests {
         assert!(worker.bound, "workers are the workqueues' business");
         let free = thread("kauditd (x) y", 0x0020_8040).unwrap();
         assert_eq!(
-            (free.name.as_str(), free.bound, free.last_cpu.map(CpuId::number)),
+            (
+                free.name.as_str(),
+                free.bound,
+                free.last_cpu.map(CpuId::number)
+            ),
             ("kauditd (x) y", false, Some(5))
         );
         assert!(thread("kvm-pit/688", 0x0020_8040).unwrap().is_a_guests());

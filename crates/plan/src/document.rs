@@ -186,6 +186,9 @@ pub struct SlicePlan {
     pub machine: GuestMachine,
     /// How it uses siblings, for people.
     pub smt: Smt,
+    /// libvirt's resource partition, when the slices' CPUs are a cgroup partition; else libvirt's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// What the guest sees.
     pub topology: GuestTopology,
     /// CPU features that QEMU turns on beyond what `host-passthrough` gives by itself: `topoext`

@@ -71,6 +71,7 @@ fn slice(name: &str, vcpus: &[u8], pool: &str, idle: &str, nics: Vec<NicPlan>) -
         uuid: "ce7be808-44fb-5d4c-a8a4-4ec96eea4453".into(),
         machine: GuestMachine::Q35,
         smt: Smt::Pack,
+        partition: None,
         topology: GuestTopology {
             sockets: 1,
             cores: u32::try_from(vcpus.len()).unwrap(),

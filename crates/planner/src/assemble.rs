@@ -7,7 +7,7 @@ use bmslice_plan::{
     DiskPlan, FORMAT, Fingerprint, GuestCell, HostPlan, HugePagePlan, Plan, PlanParts, ServerRef,
     SlicePlan,
 };
-use bmslice_spec::{Setup, SliceSpec, Slicing};
+use bmslice_spec::{Isolation, Setup, SliceSpec, Slicing};
 
 use crate::best::Best;
 use crate::cards;
@@ -17,6 +17,10 @@ use crate::layout::{self, CellPlace, Laid};
 use crate::problem::Site;
 use crate::refusal::Refusal;
 use crate::report;
+
+/// libvirt's resource partition of slices that share a cgroup partition: systemd makes the slice
+/// `bmslice.slice` of it, apart from `machine.slice`, where guests of others are.
+const PARTITION: &str = "/bmslice";
 
 /// Makes the parts.
 pub(crate) fn parts(
@@ -141,6 +145,7 @@ fn slice_plan(
             ),
         machine: slice.machine,
         smt: slice.smt,
+        partition: (spec.host.isolation == Isolation::Dynamic).then(|| PARTITION.to_owned()),
         topology: laid.topology,
         cpu_features: topoext.then(|| "topoext".to_owned()).into_iter().collect(),
         cells: laid

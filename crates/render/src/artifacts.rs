@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use bmslice_plan::Plan;
-use bmslice_spec::Setup;
+use bmslice_spec::{Isolation, Setup};
 
 use crate::grub::{self, GrubScript};
-use crate::{RenderError, cloud_init, customize, domain_xml, host, json};
+use crate::{RenderError, cloud_init, customize, domain_xml, host, isolation, json};
 
 /// What rendering needs beside the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,33 @@ pub struct Artifact {
 /// The artifacts of a plan, by their path below the output folder: `domains/red.xml`.
 pub type Artifacts = BTreeMap<String, Artifact>;
 
+/// What systemd is told of the CPUs: path in the folder, content, place on the host.
+fn isolation_files(plan: &Plan) -> Vec<(String, String, &'static str)> {
+    let host = plan.host();
+    let below = |installed: &str| installed.replacen("/etc/systemd/system", "host/systemd", 1);
+    let mut files = Vec::new();
+    if host.isolation == Isolation::Dynamic {
+        let unit = isolation::PARTITION_UNIT;
+        files.push((
+            below(unit),
+            isolation::partition_slice(&host.isolated),
+            unit,
+        ));
+        for (unit, path) in isolation::CONFINED {
+            files.push((below(path), isolation::confinement(unit, &host.cpus), path));
+        }
+    }
+    if host.isolation != Isolation::None {
+        let path = isolation::IRQBALANCE_DROP_IN;
+        files.push((
+            below(path),
+            isolation::irqbalance_drop_in(&host.isolated),
+            path,
+        ));
+    }
+    files
+}
+
 /// Every artifact of a plan:
 ///
 /// | path | what | installed as |
@@ -53,6 +80,8 @@ pub type Artifacts = BTreeMap<String, Artifact>;
 /// | `host/systemd/bmslice-fall-back.service`, `….timer` | goes back from arguments that were not confirmed | [`FALL_BACK_UNIT`](crate::FALL_BACK_UNIT), [`FALL_BACK_TIMER`](crate::FALL_BACK_TIMER) |
 /// | `host/systemd/bmslice-host.service` | brings back after a boot what a boot takes away | [`HOST_UNIT`](crate::HOST_UNIT) |
 /// | `host/systemd/bmslice-slices.service` | goes on with the slices | [`SLICES_UNIT`](crate::SLICES_UNIT) |
+/// | `host/systemd/bmslice.slice`, `host/systemd/*.slice.d/90-bmslice.conf`, … | isolation without a reboot: who may be where | [`PARTITION_UNIT`](crate::PARTITION_UNIT), [`CONFINED`](crate::CONFINED) |
+/// | `host/systemd/irqbalance.service.d/90-bmslice.conf` | keeps irqbalance off the slices' CPUs | [`IRQBALANCE_DROP_IN`](crate::IRQBALANCE_DROP_IN) |
 /// | `cloud-init/NAME/…` | `meta-data`, `user-data`, `network-config` of a NoCloud seed | |
 /// | `images/NAME.json` | the argv of `virt-resize` and `virt-customize`, where the plan has them | |
 ///
@@ -114,15 +143,19 @@ pub fn render(plan: &Plan, options: &RenderOptions) -> Result<Artifacts, RenderE
             add(path.into(), text, mode, Some(installed));
         }
     }
+    let isolation = plan.host().isolation;
+    for (path, text, installed) in isolation_files(plan) {
+        add(path, text, 0o644, Some(installed));
+    }
     let units = [
         (
             "bmslice-host.service",
-            host::host_unit(options)?,
+            host::host_unit(options, isolation)?,
             host::HOST_UNIT,
         ),
         (
             "bmslice-slices.service",
-            host::slices_unit(options, &plan.host().images)?,
+            host::slices_unit(options, &plan.host().images, isolation)?,
             host::SLICES_UNIT,
         ),
     ];

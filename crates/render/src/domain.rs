@@ -67,6 +67,7 @@ fn domain(slice: &SlicePlan, digest: Option<&str>) -> Element {
         .child(Element::text("memory", slice.memory.kib()).attribute("unit", "KiB"))
         .child(Element::text("currentMemory", slice.memory.kib()).attribute("unit", "KiB"))
         .children(memory_backing(slice))
+        .children(resource(slice))
         .child(vcpu(slice))
         .children(iothreads(slice))
         .child(cputune(slice))
@@ -128,6 +129,12 @@ fn vcpu(slice: &SlicePlan) -> Element {
     Element::text("vcpu", slice.vcpus.len())
         .attribute("placement", "static")
         .attribute("cpuset", cpus)
+}
+
+/// The guest's cgroup goes where the isolated CPUs are, apart from guests of others.
+fn resource(slice: &SlicePlan) -> Option<Element> {
+    let partition = slice.partition.as_ref()?;
+    Some(Element::new("resource").child(Element::text("partition", partition)))
 }
 
 fn iothreads(slice: &SlicePlan) -> Option<Element> {

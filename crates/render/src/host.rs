@@ -4,6 +4,8 @@
 //! what a reboot takes away, one after it for the guests. ADR 0008 has the other two: a timer and
 //! what it starts, for a boot that nobody confirmed.
 
+use bmslice_spec::Isolation;
+
 use crate::grub::TRIAL;
 use crate::{RenderError, RenderOptions};
 
@@ -34,8 +36,9 @@ fn exec_path(path: &str) -> Result<String, RenderError> {
 ///
 /// # Errors
 /// [`RenderError::Path`] for a program that a unit cannot name.
-pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
+pub fn host_unit(options: &RenderOptions, isolation: Isolation) -> Result<String, RenderError> {
     let binary = exec_path(&options.binary)?;
+    let (groups, moves) = widened(isolation);
     // A NIC is `eth1` until udev has given it the name that the plan knows: wait for that, but do
     // not fail with it (udevadm(8), `settle`).
     Ok(format!(
@@ -54,6 +57,8 @@ pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
          TimeoutStartSec=5min\n\
          {HARDENING}\
          {HOST_HARDENING}\
+         {groups}\n\
+         CapabilityBoundingSet=CAP_NET_ADMIN{moves}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"
@@ -65,13 +70,18 @@ pub fn host_unit(options: &RenderOptions) -> Result<String, RenderError> {
 ///
 /// # Errors
 /// [`RenderError::Path`] for a program or folder that a unit cannot name.
-pub fn slices_unit(options: &RenderOptions, images: &str) -> Result<String, RenderError> {
+pub fn slices_unit(
+    options: &RenderOptions,
+    images: &str,
+    isolation: Isolation,
+) -> Result<String, RenderError> {
     let binary = exec_path(&options.binary)?;
     // With the `-` a folder that is not there yet does not keep the unit from starting.
     let images = match exec_path(images)? {
         quoted if quoted.starts_with('"') => quoted.replacen('"', "\"-", 1),
         plain => format!("-{plain}"),
     };
+    let (groups, moves) = widened(isolation);
     // No time limit: images may have to be copied, and guests be waited for.
     Ok(format!(
         "# Written by bmslice; `bmslice release` removes it.\n\
@@ -88,6 +98,8 @@ pub fn slices_unit(options: &RenderOptions, images: &str) -> Result<String, Rend
          TimeoutStartSec=infinity\n\
          {HARDENING}\
          {SLICES_HARDENING}\
+         {groups}\n\
+         CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_NET_ADMIN{moves}\n\
          ReadWritePaths=/etc /boot /var /run {images}\n\
          \n\
          [Install]\n\
@@ -118,7 +130,8 @@ pub fn fall_back_unit(options: &RenderOptions) -> Result<String, RenderError> {
          ExecStart={binary} resume --fall-back\n\
          TimeoutStartSec=1min\n\
          {HARDENING}\
-         {FALL_BACK_HARDENING}"
+         {FALL_BACK_HARDENING}\
+         ProtectControlGroups=yes\n"
     ))
 }
 
@@ -144,6 +157,15 @@ pub fn fall_back_timer(minutes: u32) -> String {
     )
 }
 
+/// What isolation without a reboot needs of a unit, and no other does: the partition is written to its
+/// cgroup, and `taskset` moves threads of the kernel (sched_setaffinity(2)).
+fn widened(isolation: Isolation) -> (&'static str, &'static str) {
+    match isolation {
+        Isolation::Dynamic => ("ProtectControlGroups=no", " CAP_SYS_NICE"),
+        Isolation::Boot | Isolation::None => ("ProtectControlGroups=yes", ""),
+    }
+}
+
 /// What no unit of ours needs; each has an exposure of at most 3.0 by `systemd-analyze security`.
 ///
 /// None of them can have `RestrictSUIDSGID`: it makes openat2(2) answer ENOSYS, and every read goes
@@ -159,7 +181,6 @@ ProtectSystem=strict
 ProtectHostname=yes
 ProtectClock=yes
 ProtectKernelLogs=yes
-ProtectControlGroups=yes
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictAddressFamilies=AF_UNIX AF_NETLINK
@@ -179,7 +200,6 @@ ReadWritePaths=/var/lib/bmslice /run
 ProtectHome=yes
 ProtectKernelModules=yes
 MemoryDenyWriteExecute=yes
-CapabilityBoundingSet=CAP_NET_ADMIN
 ";
 
 /// What going back never needs beside: it reads, notes why in the journal, and asks systemd to
@@ -202,5 +222,4 @@ ProtectHome=read-only
 ProtectProc=invisible
 DeviceAllow=/dev/kvm rw
 DeviceAllow=block-* r
-CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_NET_ADMIN
 ";

@@ -11,6 +11,7 @@ mod element;
 mod error;
 mod grub;
 mod host;
+mod isolation;
 mod json;
 
 pub use artifacts::{Artifact, Artifacts, RenderOptions, render};
@@ -25,4 +26,8 @@ pub use grub::{
 pub use host::{
     FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, SLICES_UNIT, fall_back_timer, fall_back_unit,
     host_unit, slices_unit,
+};
+pub use isolation::{
+    CONFINED, IRQBALANCE_DROP_IN, PARTITION, PARTITION_SLICE, PARTITION_UNIT, confinement,
+    irqbalance_drop_in, partition_slice,
 };

@@ -20,7 +20,7 @@ use bmslice_render::{
     Artifacts, CustomizeOperation, GrubScript, RenderError, RenderOptions, customize_argv,
     customize_commands, host_unit, network_config, render, user_data,
 };
-use bmslice_spec::{GuestUser, Setup};
+use bmslice_spec::{GuestUser, Isolation, Setup};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -76,6 +76,7 @@ fn the_seeds_plan_gives_these_files() {
             "host/systemd/bmslice-fall-back.timer",
             "host/systemd/bmslice-host.service",
             "host/systemd/bmslice-slices.service",
+            "host/systemd/irqbalance.service.d/90-bmslice.conf",
             "images/Blue_k8s_cluster_worker1.json",
             "images/Red_k8s_cluster_worker1.json",
         ]
@@ -101,7 +102,6 @@ fn the_seeds_plan_gives_these_files() {
 #[test]
 fn without_boot_arguments_grub_is_left_alone() {
     let mut parts = plans::seed().into_parts();
-    parts.host.kernel_args.clear();
     let artifacts = render(&Plan::new(parts).unwrap(), &RenderOptions::default()).unwrap();
     assert!(!artifacts.keys().any(|path| path.contains("grub")
         || path.contains("kernel-args")
@@ -200,17 +200,23 @@ fn systemd_takes_the_units() {
     }
     let programs = tempfile::tempdir().unwrap();
     // `verify` wants the program to be there and executable.
-    for name in ["bmslice", "a b%$c"] {
+    for (name, plan) in [
+        ("bmslice", plans::seed()),
+        ("a b%$c", plans::seed()),
+        ("bmslice", dynamic()),
+    ] {
         let binary = programs.path().join(name);
         std::fs::copy("/bin/true", &binary).unwrap();
         let options = RenderOptions {
             binary: binary.to_str().unwrap().into(),
         };
-        let artifacts = render(&plans::seed(), &options).unwrap();
+        let artifacts = render(&plan, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();
         for (path, artifact) in &artifacts {
             if let Some(name) = path.strip_prefix("host/systemd/") {
-                std::fs::write(folder.path().join(name), &artifact.bytes).unwrap();
+                let path = folder.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, &artifact.bytes).unwrap();
             }
         }
         let said = verify_units(folder.path());
@@ -227,6 +233,60 @@ fn systemd_takes_the_units() {
             assert!(output.status.success(), "too exposed: {unit}\n{said}");
         }
     }
+}
+
+/// The seed's plan, isolated without a reboot.
+fn dynamic() -> Plan {
+    let mut parts = plans::seed().into_parts();
+    parts.host.isolation = Isolation::Dynamic;
+    parts.host.kernel_args.clear();
+    for slice in &mut parts.slices {
+        slice.partition = Some("/bmslice".into());
+    }
+    Plan::new(parts).unwrap()
+}
+
+#[test]
+fn without_a_reboot_systemd_confines_everybody_else_and_libvirt_puts_guests_apart() {
+    let artifacts = render(&dynamic(), &RenderOptions::default()).unwrap();
+    let slice = text(&artifacts, "host/systemd/bmslice.slice");
+    assert!(
+        slice.contains("\n[Slice]\nAllowedCPUs=2-11,14-23\n"),
+        "{slice}"
+    );
+    for (unit, section) in [
+        ("init.scope", "Scope"),
+        ("system.slice", "Slice"),
+        ("user.slice", "Slice"),
+        ("machine.slice", "Slice"),
+    ] {
+        let drop_in = text(
+            &artifacts,
+            &format!("host/systemd/{unit}.d/90-bmslice.conf"),
+        );
+        let want = format!("[{section}]\nAllowedCPUs=0-1,12-13\n");
+        assert!(drop_in.ends_with(&want), "{drop_in}");
+    }
+    let banned = text(
+        &artifacts,
+        "host/systemd/irqbalance.service.d/90-bmslice.conf",
+    );
+    assert!(banned.contains("=IRQBALANCE_BANNED_CPULIST=2-11,14-23\n"));
+    assert!(
+        banned.contains("=IRQBALANCE_BANNED_CPUS=ffcffc\n"),
+        "{banned}"
+    );
+    let domain = text(&artifacts, "domains/Red_k8s_cluster_worker1.xml");
+    assert!(
+        domain.contains("<partition>/bmslice</partition>"),
+        "{domain}"
+    );
+    // At boot isolation is the kernel's own, and the units need no more than they did.
+    let artifacts = seed_artifacts();
+    assert!(!artifacts.keys().any(|path| path.ends_with("bmslice.slice")));
+    let host = text(&artifacts, "host/systemd/bmslice-host.service");
+    assert!(host.contains("\nProtectControlGroups=yes\n"), "{host}");
+    assert!(!host.contains("SYS_NICE"), "{host}");
 }
 
 #[test]
@@ -246,7 +306,7 @@ fn a_program_that_a_unit_cannot_name_is_refused() {
         let options = RenderOptions {
             binary: binary.into(),
         };
-        let error = host_unit(&options).unwrap_err();
+        let error = host_unit(&options, Isolation::Dynamic).unwrap_err();
         assert!(matches!(error, RenderError::Path { .. }), "{binary:?}");
     }
 }

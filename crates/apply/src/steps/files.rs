@@ -21,11 +21,11 @@ pub enum Content {
 }
 
 impl Content {
-    fn of(bytes: Vec<u8>) -> Self {
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
         String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
             Self::Bytes(bytes) => bytes,
@@ -77,6 +77,10 @@ pub fn restore_file(machine: &dyn Machine, path: &str, before: &Before) -> Resul
         | Before::Unit { content: None, .. }
         | Before::HugePages { .. }
         | Before::Autoprobe { .. }
+        | Before::Attribute { .. }
+        | Before::Confinement { .. }
+        | Before::Interrupts { .. }
+        | Before::Threads { .. }
         | Before::Vfs { .. }
         | Before::Vf { .. }
         | Before::Domain { .. }

@@ -7,6 +7,7 @@
 
 mod bad_days;
 mod crash;
+mod dynamic;
 mod journal;
 mod refusals;
 mod story;

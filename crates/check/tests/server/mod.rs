@@ -381,6 +381,7 @@ fn placed(spec: &SliceSpec, uuid: u8, at: Placed<'_>) -> SlicePlan {
         uuid: format!("8c7f3c3e-6a0b-5a3e-9b0e-0000000000{uuid:02x}"),
         machine: spec.machine,
         smt: spec.smt,
+        partition: None,
         topology: GuestTopology {
             sockets,
             cores,

@@ -48,9 +48,13 @@ impl World {
                     _ => self.store(&path, value),
                 }
             }
-            ["sys", "fs", "cgroup", group @ .., file @ ("cpuset.cpus" | "cpuset.cpus.partition")] => {
-                self.write_cpuset(&group.join("/"), file, value)
-            }
+            [
+                "sys",
+                "fs",
+                "cgroup",
+                group @ ..,
+                file @ ("cpuset.cpus" | "cpuset.cpus.partition"),
+            ] => self.write_cpuset(&group.join("/"), file, value),
             ["proc", "irq", "default_smp_affinity"] => self.write_irq_default(value),
             ["proc", "irq", number, "smp_affinity_list"] => self.write_irq(number, value),
             ["sys", "devices", "virtual", "workqueue", "cpumask"] => self.write_workqueues(value),

@@ -48,8 +48,10 @@ impl World {
         for name in ["init.scope", "system.slice", "user.slice", "machine.slice"] {
             self.cgroups.groups.insert(name.into(), Group::default());
         }
-        self.tree
-            .show(format!("{ROOT}/cgroup.controllers"), "cpuset cpu io memory pids");
+        self.tree.show(
+            format!("{ROOT}/cgroup.controllers"),
+            "cpuset cpu io memory pids",
+        );
         self.reload_units();
     }
 
@@ -147,7 +149,11 @@ impl World {
 
     /// `cpuset.cpus.partition` as it reads.
     fn state_of(&self, name: &str) -> String {
-        let wanted = self.cgroups.groups.get(name).and_then(|g| g.partition.clone());
+        let wanted = self
+            .cgroups
+            .groups
+            .get(name)
+            .and_then(|g| g.partition.clone());
         match (wanted, self.invalid(name)) {
             (None, _) => "member".into(),
             (Some(kind), None) => kind,
@@ -186,10 +192,13 @@ impl World {
     fn mirror_cgroups(&mut self) {
         let (cpuset, others) = (self.cgroups.cpuset, "cpu io memory pids");
         let handed = if cpuset { "cpuset " } else { "" };
-        self.tree
-            .knob(format!("{ROOT}/cgroup.subtree_control"), format!("{handed}{others}"));
+        self.tree.knob(
+            format!("{ROOT}/cgroup.subtree_control"),
+            format!("{handed}{others}"),
+        );
         let free = self.all_cpus().difference(&self.partitioned());
-        self.tree.show(format!("{ROOT}/cpuset.cpus.effective"), free);
+        self.tree
+            .show(format!("{ROOT}/cpuset.cpus.effective"), free);
         self.tree
             .show(format!("{ROOT}/cpuset.cpus.isolated"), self.partitioned());
         for (name, group) in &self.cgroups.groups {

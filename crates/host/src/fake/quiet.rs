@@ -34,7 +34,9 @@ impl World {
     /// What a boot leaves.
     pub fn boot_quiet(&mut self) {
         let all = self.all_cpus();
-        let asked = self.argument("irqaffinity").and_then(|list| list.parse().ok());
+        let asked = self
+            .argument("irqaffinity")
+            .and_then(|list| list.parse().ok());
         let default: CpuSet = asked.unwrap_or_else(|| all.clone());
         let one = |cpu: u32| all.iter().filter(|c| c.number() == cpu).collect::<CpuSet>();
         self.quiet = Quiet {
@@ -62,7 +64,11 @@ impl World {
     }
 
     fn follows_partitions(&self) -> bool {
-        let mut parts = self.server.kernel.split('.').map_while(|n| n.parse::<u32>().ok());
+        let mut parts = self
+            .server
+            .kernel
+            .split('.')
+            .map_while(|n| n.parse::<u32>().ok());
         (parts.next(), parts.next()) >= (Some(6), Some(7))
     }
 
@@ -102,7 +108,10 @@ impl World {
         tree.knob(CPUMASK, self.workers().to_mask());
         for (pid, (name, allowed, bound)) in &quiet.threads {
             let flags = FLAGS.0 | if *bound { FLAGS.1 } else { 0 };
-            let last = allowed.iter().last().map_or(0, bmslice_model::CpuId::number);
+            let last = allowed
+                .iter()
+                .last()
+                .map_or(0, bmslice_model::CpuId::number);
             tree.show(format!("/proc/{pid}/comm"), name);
             tree.show(
                 format!("/proc/{pid}/stat"),
@@ -158,8 +167,16 @@ impl World {
         let ["-pc" | "-cp", list, pid] = words else {
             return fail(1, "taskset: bad usage");
         };
-        let says = |what: &str| fail(1, format!("taskset: failed to set pid {pid}'s affinity: {what}"));
-        let Some(thread) = pid.parse().ok().and_then(|pid: u32| self.quiet.threads.get_mut(&pid))
+        let says = |what: &str| {
+            fail(
+                1,
+                format!("taskset: failed to set pid {pid}'s affinity: {what}"),
+            )
+        };
+        let Some(thread) = pid
+            .parse()
+            .ok()
+            .and_then(|pid: u32| self.quiet.threads.get_mut(&pid))
         else {
             return says("No such process");
         };

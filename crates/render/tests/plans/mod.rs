@@ -49,6 +49,7 @@ fn seed_slice(
         uuid: uuid.into(),
         machine: GuestMachine::Pc,
         smt: Smt::Pack,
+        partition: None,
         topology: GuestTopology {
             sockets: 1,
             cores: 8,
@@ -369,6 +370,7 @@ impl Stock {
             uuid: format!("8c7f3c3e-6a0b-5a3e-9b0e-{number:012x}"),
             machine: draft.machine,
             smt: draft.smt,
+            partition: None,
             topology: GuestTopology {
                 sockets: 1,
                 cores: count,
