@@ -92,6 +92,12 @@ pub fn steps(
     for slice in plan.slices() {
         steps.extend(virtual_functions(slice));
     }
+    // After the NICs have come up: a driver asks for its interrupts then.
+    if plan.host().isolation != Isolation::None {
+        steps.push(Step::MoveInterrupts(MoveInterrupts {
+            cpus: plan.host().cpus.clone(),
+        }));
+    }
     for slice in plan.slices() {
         steps.extend(guest(slice)?);
     }
@@ -130,12 +136,8 @@ fn told(plan: &Plan) -> Vec<Step> {
 /// What keeps the kernel's own work off the slices' CPUs. What boot arguments do is left to them.
 fn quiet(plan: &Plan) -> Vec<Step> {
     let host = plan.host();
-    let interrupts = Step::MoveInterrupts(MoveInterrupts {
-        cpus: host.cpus.clone(),
-    });
     match host.isolation {
-        Isolation::None => Vec::new(),
-        Isolation::Boot => vec![interrupts],
+        Isolation::None | Isolation::Boot => Vec::new(),
         Isolation::Dynamic => vec![
             Step::IsolatePartition(IsolatePartition {
                 unit: PARTITION_SLICE.into(),
@@ -147,7 +149,6 @@ fn quiet(plan: &Plan) -> Vec<Step> {
                 value: host.cpus.to_mask(),
                 form: Form::Mask,
             }),
-            interrupts,
             Step::MoveKernelThreads(MoveKernelThreads {
                 cpus: host.cpus.clone(),
                 isolated: host.isolated.clone(),

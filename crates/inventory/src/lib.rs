@@ -34,5 +34,5 @@ mod topology;
 pub use capture::{Capture, CaptureError};
 pub use facts::*;
 pub use libvirt::libvirt_facts;
-pub use quiet::{Interrupt, KernelThread, interrupts, kernel_threads};
+pub use quiet::{FIXED_INTERRUPTS, Interrupt, KernelThread, interrupts, kernel_threads};
 pub use read::{CapturedInventory, LiveInventory, Probes, ReadError, read};

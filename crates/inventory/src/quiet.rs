@@ -12,6 +12,10 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// `PF_NO_SETAFFINITY`: nobody may move it (`ksoftirqd/4`, `migration/4`, workers of a CPU).
 const PF_NO_SETAFFINITY: u64 = 0x0400_0000;
 
+/// Where `apply` notes the interrupts that the kernel refused to move in this boot, a number a line:
+/// nothing in `/proc` tells them from others.
+pub const FIXED_INTERRUPTS: &str = "/run/bmslice/fixed-irqs";
+
 /// A thread of the kernel's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelThread {

@@ -79,6 +79,36 @@ pub const CHECKS: &[Check] = &[
         comparisons::host::isolated_cpus,
     ),
     host(
+        "partition",
+        "cpuset.cpus.partition of the slices' cgroup",
+        comparisons::quiet::partition,
+    ),
+    host(
+        "confinement",
+        "cpuset.cpus of everybody else's cgroups",
+        comparisons::quiet::confinement,
+    ),
+    host(
+        "interrupts",
+        "smp_affinity_list of each interrupt, and default_smp_affinity",
+        comparisons::quiet::interrupts,
+    ),
+    host(
+        "irqbalance",
+        "irqbalance, if it runs, was told of the slices' CPUs",
+        comparisons::quiet::irqbalance,
+    ),
+    host(
+        "workqueues",
+        "the CPUs of the kernel's unbound workers",
+        comparisons::quiet::workers,
+    ),
+    host(
+        "kernel-threads",
+        "threads of the kernel that can be moved did not last run on a slice's CPU",
+        comparisons::quiet::threads,
+    ),
+    host(
         "huge-pages",
         "nr_hugepages of each node and size",
         comparisons::host::huge_pages,

@@ -21,8 +21,11 @@ use crate::read::task::Task;
 use crate::read::vfinfo::{self, VfState};
 use crate::report::{NotSeen, Seen};
 
+pub mod quiet;
 #[cfg(test)]
 mod tests;
+
+use quiet::Quiet;
 
 /// Clock ticks in a second as `/proc` counts them (`USER_HZ`), the same on every architecture that
 /// KVM runs on.
@@ -35,6 +38,8 @@ pub struct Observed {
     pub inventory: Inventory,
     /// `cpuset.cpus.isolated` of the root cgroup: what isolated partitions hold (Linux 6.7).
     pub partitioned: CpuSet,
+    /// What of the kernel and of other units may run where.
+    pub quiet: Quiet,
     /// Every domain that libvirt knows.
     pub domains: Seen<Vec<DomainState>>,
     /// The pins of every running domain, by name.
@@ -123,12 +128,19 @@ pub fn observe(machine: &dyn Machine, inventory: &LiveInventory, plan: &Plan) ->
         .map(|slice| guest(machine, inventory, slice, &hypervisor, &domains, &processes))
         .collect();
     let strangers = strangers(root, plan, &guests);
+    let quiet = quiet::observe(root);
     Observed {
         inventory: Inventory::clone(inventory),
         partitioned: root
             .attribute("/sys/fs/cgroup/cpuset.cpus.isolated")
             .and_then(|list| list.parse().ok())
+            // Kernels before 6.7 tell it only of each group.
+            .or_else(|| {
+                let valid = quiet.partition.as_deref() == Some("isolated");
+                valid.then(|| quiet.partition_cpus.clone())
+            })
             .unwrap_or_default(),
+        quiet,
         domains,
         pins,
         strangers,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bmslice_host::{DomainPins, DomainState};
-use bmslice_inventory::Inventory;
+use bmslice_inventory::{Interrupt, Inventory, KernelThread};
 use bmslice_model::{ByteSize, CpuId, CpuSet, NumaNodeId, PciAddress, VlanId};
 use bmslice_plan::{NicPlan, Plan, PlanParts, SlicePlan};
 
 use crate::fabric::FabricTable;
+use crate::observe::quiet::{Irqbalance, Quiet};
 use crate::observe::{Guest, Observed, Process};
 use crate::read::cmdline::RamBackend;
 use crate::read::domain_xml::{DomainXml, Hostdev};
@@ -160,6 +161,33 @@ fn inventory() -> Inventory {
 }
 
 /// Facts that satisfy [`plan`] wholly.
+/// Everything of the kernel's on the host's CPUs, as boot arguments have it.
+pub(crate) fn quiet() -> Quiet {
+    let host = cpus("0-1,12-13");
+    Quiet {
+        partition: None,
+        partition_cpus: CpuSet::new(),
+        confined: vec![("system.slice".into(), None)],
+        interrupts: Ok(vec![Interrupt {
+            number: 24,
+            affinity: host.clone(),
+            effective: None,
+            is_a_guests: false,
+        }]),
+        fixed: [].into(),
+        new_interrupts: Some(host.clone()),
+        workers: Some(host.clone()),
+        threads: Ok(vec![KernelThread {
+            pid: 60,
+            name: "kauditd".into(),
+            allowed: host.clone(),
+            last_cpu: host.first(),
+            bound: false,
+        }]),
+        irqbalance: Irqbalance::Told(Some("2-11,14-23".into())),
+    }
+}
+
 pub(crate) fn observed() -> Observed {
     let plan = plan();
     let guests = (0u32..)
@@ -197,6 +225,7 @@ pub(crate) fn observed() -> Observed {
     Observed {
         inventory: inventory(),
         partitioned: CpuSet::new(),
+        quiet: quiet(),
         domains: Ok(plan.slices().iter().map(state).collect()),
         pins: plan
             .slices()

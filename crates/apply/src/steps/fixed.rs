@@ -12,7 +12,7 @@ use bmslice_host::HostError;
 use crate::site::{Look, Site};
 
 /// Interrupts that stay where they are, a number a line.
-pub const IRQS: &str = "/run/bmslice/fixed-irqs";
+pub const IRQS: &str = bmslice_inventory::FIXED_INTERRUPTS;
 /// Threads of the kernel's that stay, an id a line.
 pub const THREADS: &str = "/run/bmslice/fixed-threads";
 

@@ -205,7 +205,16 @@ impl World {
         irqs.chain(threads)
             .chain([
                 ("irq default".to_owned(), quiet.default.to_string()),
-                ("workqueues".to_owned(), self.workers().to_string()),
+                ("workqueues".to_owned(), {
+                    // Boot arguments hold until the next boot, whatever is given back.
+                    let booted = self.all_cpus().difference(&self.isolated());
+                    let workers = self.workers();
+                    if workers == booted {
+                        "as booted".to_owned()
+                    } else {
+                        workers.to_string()
+                    }
+                }),
             ])
             .collect()
     }

@@ -7,6 +7,7 @@ pub(crate) mod fabric;
 pub(crate) mod host;
 pub(crate) mod memory;
 pub(crate) mod pins;
+pub(crate) mod quiet;
 pub(crate) mod threads;
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ fn isolated_partitions_count_when_they_are_what_was_planned() {
     let plan = Plan::new(parts).unwrap();
     let mut facts = observed();
     facts.inventory.boot.isolated = cpus("");
+    facts.quiet.partition = Some("isolated".into());
+    facts.quiet.partition_cpus = cpus("2-11,14-23");
+    facts.quiet.confined.clear();
     let (check, _) = only(&open(&plan, &facts, FDB));
     assert_eq!(check, "isolated-cpus");
     facts.partitioned = cpus("2-11,14-23");
