@@ -24,7 +24,7 @@ use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::{AllocateHugePages, PageUser};
 use crate::steps::partition::{ConfineHost, IsolatePartition, UnitFile};
-use crate::steps::quiet::{Form, MoveInterrupts, MoveKernelThreads, SetAttribute, TellIrqbalance};
+use crate::steps::quiet::{Form, MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
 use crate::steps::trial::{ConfirmBoot, KEY, Management, env_path};
@@ -78,6 +78,7 @@ pub fn steps(
     steps.extend(reboot_step(plan).map(Step::Reboot));
     steps.extend(confirm.map(Step::ConfirmBoot));
     steps.extend(quiet(plan));
+    steps.extend(settings(plan).into_iter().map(Step::SetAttributes));
     steps.extend(page_steps(plan));
     for split in &plan.host().split {
         let pf = split.device.clone();
@@ -143,9 +144,9 @@ fn quiet(plan: &Plan) -> Vec<Step> {
                 unit: PARTITION_SLICE.into(),
                 cpus: host.isolated.clone(),
             }),
-            Step::SetAttribute(SetAttribute {
+            Step::SetAttributes(SetAttributes {
                 about: "the CPUs of unbound workqueues".into(),
-                path: "/sys/devices/virtual/workqueue/cpumask".into(),
+                paths: vec!["/sys/devices/virtual/workqueue/cpumask".into()],
                 value: host.cpus.to_mask(),
                 form: Form::Mask,
             }),
@@ -155,6 +156,35 @@ fn quiet(plan: &Plan) -> Vec<Step> {
             }),
         ],
     }
+}
+
+/// What the spec asks of the kernel's settings.
+fn settings(plan: &Plan) -> Vec<SetAttributes> {
+    let (host, asked) = (plan.host(), plan.host().settings);
+    let ksm = asked.ksm.map(|on| SetAttributes {
+        about: "the merging of equal pages (KSM)".into(),
+        paths: vec!["/sys/kernel/mm/ksm/run".into()],
+        // 2 stops it, and gives back what was merged; 0 would leave that.
+        value: if on { "1" } else { "2" }.into(),
+        form: Form::Word,
+    });
+    let pages = asked.transparent_huge_pages.map(|pages| SetAttributes {
+        about: "transparent huge pages".into(),
+        paths: vec!["/sys/kernel/mm/transparent_hugepage/enabled".into()],
+        value: pages.word().into(),
+        form: Form::Choice,
+    });
+    let governor = asked.governor.map(|governor| SetAttributes {
+        about: format!("the frequency governor of CPUs {}", host.isolated),
+        paths: host
+            .isolated
+            .iter()
+            .map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"))
+            .collect(),
+        value: governor.word().into(),
+        form: Form::Word,
+    });
+    [ksm, pages, governor].into_iter().flatten().collect()
 }
 
 fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<BootArguments> {

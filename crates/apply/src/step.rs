@@ -18,7 +18,7 @@ use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{Content, InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::AllocateHugePages;
 use crate::steps::partition::{ConfineHost, IsolatePartition};
-use crate::steps::quiet::{MoveInterrupts, MoveKernelThreads, SetAttribute, TellIrqbalance};
+use crate::steps::quiet::{MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
 use crate::steps::trial::{self, ConfirmBoot};
@@ -49,8 +49,8 @@ pub enum Step {
     ConfirmBoot(ConfirmBoot),
     /// Makes the slices' CPUs a partition of their own.
     IsolatePartition(IsolatePartition),
-    /// Sets one attribute of the kernel.
-    SetAttribute(SetAttribute),
+    /// Sets attributes of the kernel to one value.
+    SetAttributes(SetAttributes),
     /// Gives interrupts to the host's CPUs.
     MoveInterrupts(MoveInterrupts),
     /// Moves threads of the kernel's own.
@@ -118,10 +118,10 @@ pub enum Before {
         /// `nr_hugepages`.
         total: u64,
     },
-    /// An attribute of the kernel.
-    Attribute {
-        /// Its value; `None` where the kernel has no such thing.
-        value: Option<String>,
+    /// Attributes of the kernel.
+    Attributes {
+        /// Path and value of each that was there.
+        values: Vec<(String, String)>,
     },
     /// What systemd confined to which CPUs.
     Confinement {
@@ -205,7 +205,7 @@ impl Step {
             Self::ConfineHost(_) => "confinement".into(),
             Self::TellIrqbalance(_) => "irqbalance".into(),
             Self::IsolatePartition(_) => "partition".into(),
-            Self::SetAttribute(step) => format!("attribute {}", step.path),
+            Self::SetAttributes(step) => format!("setting {}", step.about),
             Self::MoveInterrupts(_) => "interrupts".into(),
             Self::MoveKernelThreads(_) => "kernel threads".into(),
             Self::BootArguments(_) => "boot arguments".into(),
@@ -238,7 +238,7 @@ impl Step {
             | Self::Reboot(_)
             | Self::ConfirmBoot(_)
             | Self::IsolatePartition(_)
-            | Self::SetAttribute(_)
+            | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
             | Self::AllocateHugePages(_)
@@ -268,7 +268,7 @@ impl Step {
             | Self::Reboot(_)
             | Self::ConfirmBoot(_) => When::Installed,
             Self::IsolatePartition(_)
-            | Self::SetAttribute(_)
+            | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
             | Self::AllocateHugePages(_)
@@ -300,7 +300,7 @@ impl Step {
             | Self::Reboot(_)
             | Self::ConfirmBoot(_)
             | Self::IsolatePartition(_)
-            | Self::SetAttribute(_)
+            | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
             | Self::DisableVfAutoprobe(_)
@@ -322,7 +322,7 @@ impl Step {
             Self::ConfineHost(step) => step.describe(),
             Self::TellIrqbalance(step) => step.describe(),
             Self::IsolatePartition(step) => step.describe(),
-            Self::SetAttribute(step) => step.describe(),
+            Self::SetAttributes(step) => step.describe(),
             Self::MoveInterrupts(step) => step.describe(),
             Self::MoveKernelThreads(step) => step.describe(),
             Self::BootArguments(step) => step.describe(),
@@ -360,7 +360,7 @@ impl Step {
             | Self::ConfineHost(_)
             | Self::TellIrqbalance(_)
             // What the kernel does not have or does not move is not asked for.
-            | Self::SetAttribute(_)
+            | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
             // That its arguments are written is the step before it.
@@ -384,7 +384,7 @@ impl Step {
             Self::ConfineHost(step) => step.observe(look),
             Self::TellIrqbalance(step) => step.observe(look),
             Self::IsolatePartition(step) => step.observe(look),
-            Self::SetAttribute(step) => step.observe(look),
+            Self::SetAttributes(step) => step.observe(look),
             Self::MoveInterrupts(step) => step.observe(look),
             Self::MoveKernelThreads(step) => step.observe(look),
             Self::BootArguments(step) => step.observe(look),
@@ -410,7 +410,7 @@ impl Step {
             Self::InstallUnit(step) => step.before(look),
             Self::ConfineHost(step) => step.before(look),
             Self::TellIrqbalance(step) => step.before(look),
-            Self::SetAttribute(step) => step.before(look),
+            Self::SetAttributes(step) => step.before(look),
             Self::MoveInterrupts(step) => step.before(look),
             Self::MoveKernelThreads(step) => step.before(look),
             Self::BootArguments(step) => step.before(look),
@@ -443,7 +443,7 @@ impl Step {
             Self::ConfineHost(step) => step.act(site),
             Self::TellIrqbalance(step) => step.act(site),
             Self::IsolatePartition(step) => step.act(site),
-            Self::SetAttribute(step) => step.act(site),
+            Self::SetAttributes(step) => step.act(site),
             Self::MoveInterrupts(step) => step.act(site),
             Self::MoveKernelThreads(step) => step.act(site),
             Self::BootArguments(step) => step.act(site),
@@ -471,7 +471,7 @@ impl Step {
             Self::ConfineHost(step) => Some(step.describe_undo()),
             Self::TellIrqbalance(step) => Some(step.describe_undo()),
             Self::IsolatePartition(step) => Some(step.describe_undo()),
-            Self::SetAttribute(step) => Some(step.describe_undo()),
+            Self::SetAttributes(step) => Some(step.describe_undo()),
             Self::MoveInterrupts(step) => Some(step.describe_undo()),
             Self::MoveKernelThreads(step) => Some(step.describe_undo()),
             Self::BootArguments(step) => Some(step.describe_undo()),
@@ -503,7 +503,7 @@ impl Step {
             Self::ConfineHost(step) => step.undo(before, site),
             Self::TellIrqbalance(step) => step.undo(before, site),
             Self::IsolatePartition(step) => step.undo(site),
-            Self::SetAttribute(step) => step.undo(before, site),
+            Self::SetAttributes(step) => step.undo(before, site),
             Self::MoveInterrupts(step) => step.undo(before, site),
             Self::MoveKernelThreads(step) => step.undo(before, site),
             Self::BootArguments(step) => step.undo(before, site),

@@ -59,7 +59,7 @@ fn kernel_args(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const ISOLATION: Invariant = Invariant {
     code: "isolation",
-    rule: "with isolation at boot, `isolcpus` stands there once, with `domain` and `managed_irq`, over the isolated CPUs exactly; otherwise not at all; no argument gives the host's work an isolated CPU or the reverse",
+    rule: "with isolation at boot, `isolcpus` stands there once, with `domain` and `managed_irq`, over the isolated CPUs exactly; otherwise not at all; no argument gives the host's work an isolated CPU or the reverse; the tick is stopped and settings are made just as asked; guests are in the partition just when there is one",
     test: isolation,
 };
 
@@ -68,6 +68,33 @@ fn isolation(case: &Case<'_>, found: &mut Found) {
     if host.isolation != case.spec.host.isolation {
         let (is, asked) = (host.isolation, case.spec.host.isolation);
         found.host(format!("the isolation is {is:?}, asked was {asked:?}"));
+    }
+    if host.settings != case.spec.host.settings {
+        let (is, asked) = (host.settings, case.spec.host.settings);
+        found.host(format!(
+            "the kernel's settings are {is:?}, asked were {asked:?}"
+        ));
+    }
+    for key in ["nohz_full", "rcu_nocbs"] {
+        let said = all(case, key).count() == 1;
+        if said != (case.spec.host.tickless && !host.isolated.is_empty()) {
+            let asked = if case.spec.host.tickless { "" } else { "not " };
+            found.host(format!("`{key}` was {asked}asked for"));
+        }
+    }
+    let dynamic = host.isolation == Isolation::Dynamic;
+    for slice in case.plan.slices() {
+        let partition = slice.partition.as_deref();
+        if partition != dynamic.then_some("/bmslice") {
+            let is = partition.unwrap_or("libvirt's own");
+            found.slice(slice, format!("its resource partition is {is}"));
+        }
+        if dynamic && slice.pool_is_host {
+            found.slice(
+                slice,
+                "its emulator is on the host's CPUs, which its partition has not",
+            );
+        }
     }
     let said: Vec<&KernelArg> = all(case, "isolcpus").collect();
     let boot = host.isolation == Isolation::Boot && !host.isolated.is_empty();

@@ -104,7 +104,11 @@ fn usable(case: &Case<'_>, found: &mut Found) {
                 .iter()
                 .any(|s| s.name.as_str() == domain.name)
     });
-    let in_force = running && case.plan.host().isolation == Isolation::Dynamic;
+    let partition = |found: &bmslice_inventory::Partition| {
+        found.cgroup == "/bmslice.slice" && found.state == "isolated"
+    };
+    let made = case.inventory.host.partitions.iter().any(partition);
+    let in_force = (running || made) && case.plan.host().isolation == Isolation::Dynamic;
     for slice in case.plan.slices() {
         for cpu in slice.owned().iter() {
             let why = match case.server.cpu(cpu) {

@@ -8,7 +8,7 @@ use bmslice_model::{
 };
 use bmslice_spec::{
     FALL_BACK_MINUTES, FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation,
-    Setup, Smt,
+    KernelSettings, Setup, Smt,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -103,6 +103,9 @@ pub struct HostPlan {
     pub free: CpuSet,
     /// How they are kept free.
     pub isolation: Isolation,
+    /// Settings of the kernel that are asked for.
+    #[serde(default, skip_serializing_if = "KernelSettings::is_empty")]
+    pub settings: KernelSettings,
     /// Arguments that the next boot must have, in this order; empty when none are needed.
     pub kernel_args: Vec<KernelArg>,
     /// Huge pages that must be there, by node and size.

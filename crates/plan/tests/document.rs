@@ -161,6 +161,7 @@ fn parts() -> PlanParts {
             isolated: cpus("1-5,7-11"),
             free: cpus("5,11"),
             isolation: Isolation::Boot,
+            settings: bmslice_spec::KernelSettings::default(),
             kernel_args: vec!["isolcpus=domain,managed_irq,1-5,7-11".parse().unwrap()],
             huge_pages: vec![HugePagePlan {
                 node: NumaNodeId(0),

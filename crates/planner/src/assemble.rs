@@ -51,8 +51,7 @@ pub(crate) fn parts(
         .iter()
         .flat_map(|slice| &slice.nics)
         .any(|nic| !nic.functions().is_empty());
-    let mut kernel_args =
-        kernel::args(server, spec.host.isolation, &isolated, &huge_pages, devices)?;
+    let mut kernel_args = kernel::args(server, &spec.host, &isolated, &huge_pages, devices)?;
     // After ours: none of them is one that the plan sets.
     kernel_args.extend(spec.host.kernel_args.iter().cloned());
     let mut parts = PlanParts {
@@ -68,6 +67,7 @@ pub(crate) fn parts(
             isolated,
             free,
             isolation: spec.host.isolation,
+            settings: spec.host.settings,
             kernel_args,
             huge_pages,
             split: cards.split,

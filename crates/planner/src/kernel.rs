@@ -5,7 +5,7 @@
 
 use bmslice_model::{ByteSize, CmdlineError, CpuSet, KernelArg};
 use bmslice_plan::HugePagePlan;
-use bmslice_spec::Isolation;
+use bmslice_spec::{HostSpec, Isolation};
 
 use crate::server::Server;
 
@@ -21,18 +21,24 @@ pub(crate) fn at_boot(isolation: Isolation, size: ByteSize) -> bool {
 /// The boot arguments.
 pub(crate) fn args(
     server: &Server<'_>,
-    isolation: Isolation,
+    spec: &HostSpec,
     isolated: &CpuSet,
     pages: &[HugePagePlan],
     devices: bool,
 ) -> Result<Vec<KernelArg>, CmdlineError> {
     let mut args = Vec::new();
+    let isolation = spec.isolation;
     if devices {
         iommu(server, isolation, &mut args)?;
     }
     if isolation == Isolation::Boot && !isolated.is_empty() {
         let list = format!("domain,managed_irq,{isolated}");
         args.push(KernelArg::new("isolcpus", &list)?);
+        if spec.tickless {
+            let list = isolated.to_string();
+            args.push(KernelArg::new("nohz_full", &list)?);
+            args.push(KernelArg::new("rcu_nocbs", &list)?);
+        }
         args.push(KernelArg::new("irqaffinity", &server.host.to_string())?);
     }
     let mut sizes: Vec<ByteSize> = pages.iter().filter(|p| p.at_boot).map(|p| p.size).collect();
@@ -121,6 +127,8 @@ pub(crate) fn conflicts(
         let wanted = planned.iter().find(|own| own.is(arg.key()));
         let why = if arg.is("isolcpus") && wanted.is_some() {
             "the kernel takes the first `isolcpus=` and ignores others that differ: take it out"
+        } else if (arg.is("nohz_full") || arg.is("rcu_nocbs")) && wanted.is_some() {
+            "its CPUs are not those of the plan: take it out"
         } else if arg.is("irqaffinity") && wanted.is_some() {
             "the last one holds: take it out"
         } else if arg.is("hugepages") && asks_for(planned, page.as_deref()) {

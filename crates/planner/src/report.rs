@@ -144,6 +144,21 @@ fn host(
             format!("`{arg}` is among the kernel's arguments and not from bmslice: {why}"),
         );
     }
+    if spec.host.isolation == Isolation::Dynamic {
+        notes.info(
+            "remaining-noise",
+            format!(
+                "without boot arguments some of the kernel's own work stays on CPUs {}: the timer's tick, RCU callbacks of what runs there, threads and workers bound to a CPU (ksoftirqd, migration, kworker/N), interrupts whose CPUs the kernel chooses, and flushes that the host's memory management asks of all CPUs",
+                host.isolated
+            ),
+        );
+    }
+    if spec.host.tickless {
+        notes.info(
+            "tickless",
+            "`nohz_full` makes each entry into the kernel dearer (context tracking), also those that KVM makes, and `rcu_nocbs` moves callbacks to the host's CPUs; where two tasks share a CPU its tick comes back".into(),
+        );
+    }
     if spec.host.isolation == Isolation::None {
         notes.info(
             "no-isolation",

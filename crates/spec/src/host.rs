@@ -6,7 +6,7 @@
 use bmslice_model::KernelArg;
 
 use crate::rules::{Found, Path};
-use crate::sealed::HostSpec;
+use crate::sealed::{HostSpec, Isolation};
 
 pub(crate) fn rules(host: &HostSpec, at: &Path, found: &mut Found) {
     if !(1..=1024).contains(&host.reserve_cores) {
@@ -26,6 +26,15 @@ pub(crate) fn rules(host: &HostSpec, at: &Path, found: &mut Found) {
             "write the folder's whole path, as `/var/lib/libvirt/images`",
         );
     }
+    if host.tickless && host.isolation != Isolation::Boot {
+        found.clash(
+            at.field("tickless"),
+            "the tick cannot be stopped without boot arguments".into(),
+            "write `isolation: boot`, or leave `tickless` out",
+            at.field("isolation"),
+            "isolation without them is asked for here",
+        );
+    }
     if !(2..=1440).contains(&host.fall_back_minutes) {
         found.say(
             at.field("fallBackMinutes"),
@@ -43,8 +52,8 @@ pub(crate) fn rules(host: &HostSpec, at: &Path, found: &mut Found) {
 const PLANNED: [(&str, &str); 11] = [
     ("isolcpus", "`isolation`"),
     ("irqaffinity", "`isolation`"),
-    ("nohz_full", "`isolation`"),
-    ("rcu_nocbs", "`isolation`"),
+    ("nohz_full", "`tickless`"),
+    ("rcu_nocbs", "`tickless`"),
     ("intel_iommu", "the slices' `nics`"),
     ("amd_iommu", "the slices' `nics`"),
     ("iommu", "the slices' `nics`"),

@@ -11,7 +11,7 @@ use std::fmt;
 use bmslice_model::{ByteSize, MacAddress};
 use thiserror::Error;
 
-use crate::sealed::{HostSpec, NicChoice, NicKind, Numa, SliceSpec};
+use crate::sealed::{HostSpec, Isolation, NicChoice, NicKind, Numa, SliceSpec};
 use crate::{guest, host};
 
 /// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
@@ -139,6 +139,15 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
     for (i, slice) in slices {
         let at = root.field("slices").index(*i);
         cpu_rules(slice, &at, &mut found);
+        if host.isolation == Isolation::Dynamic && slice.emulator_cores == 0 {
+            found.clash(
+                at.field("emulator").field("cores"),
+                "a guest in a partition of CPUs cannot run its emulator on the host's".into(),
+                "write 1: a cgroup partition holds all threads of a guest",
+                root.field("host").field("isolation"),
+                "a partition is asked for here",
+            );
+        }
         memory_rules(slice, &at, &mut found);
         nic_rules(slice, &at, &mut found);
         guest::rules(slice, &at, &mut found);

@@ -5,7 +5,7 @@ use bmslice_model::KernelArg;
 use crate::decode::Field;
 use crate::diagnostic::Mistake;
 use crate::seal::Sealer;
-use crate::sealed::{HostSpec, Isolation};
+use crate::sealed::{Governor, HostSpec, Isolation, KernelSettings, TransparentHugePages};
 use crate::wire;
 
 impl Sealer<'_> {
@@ -28,6 +28,31 @@ impl Sealer<'_> {
                 Field::Given(wire::Isolation::Dynamic, _) => Isolation::Dynamic,
                 Field::Given(wire::Isolation::None, _) => Isolation::None,
                 _ => Isolation::Boot,
+            },
+            tickless: Self::flag(&host.tickless, false),
+            settings: KernelSettings {
+                ksm: match host.ksm {
+                    Field::Given(ksm, _) => Some(ksm == wire::Ksm::On),
+                    Field::Absent | Field::Bad(_) => None,
+                },
+                transparent_huge_pages: match host.transparent_huge_pages {
+                    Field::Given(pages, _) => Some(match pages {
+                        wire::TransparentHugePages::Always => TransparentHugePages::Always,
+                        wire::TransparentHugePages::Madvise => TransparentHugePages::Madvise,
+                        wire::TransparentHugePages::Never => TransparentHugePages::Never,
+                    }),
+                    Field::Absent | Field::Bad(_) => None,
+                },
+                governor: match host.governor {
+                    Field::Given(governor, _) => Some(match governor {
+                        wire::Governor::Performance => Governor::Performance,
+                        wire::Governor::Schedutil => Governor::Schedutil,
+                        wire::Governor::Ondemand => Governor::Ondemand,
+                        wire::Governor::Conservative => Governor::Conservative,
+                        wire::Governor::Powersave => Governor::Powersave,
+                    }),
+                    Field::Absent | Field::Bad(_) => None,
+                },
             },
             images: Self::text(host.images).unwrap_or(default.images),
             kernel_args: self.kernel_args(host.kernel_args),

@@ -62,6 +62,12 @@ pub struct HostSpec {
     pub reserve_per_numa: bool,
     /// How the slices' CPUs are kept free of host work.
     pub isolation: Isolation,
+    /// Whether the tick and RCU's callbacks leave the slices' CPUs too; only with isolation at boot.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tickless: bool,
+    /// What of the kernel's settings is asked for.
+    #[serde(skip_serializing_if = "KernelSettings::is_empty")]
+    pub settings: KernelSettings,
     /// Where images and seeds are kept.
     pub images: String,
     /// Kernel arguments of the user's own, none of which the plan sets itself. Not written when
@@ -88,9 +94,89 @@ impl Default for HostSpec {
             reserve_cores: 1,
             reserve_per_numa: true,
             isolation: Isolation::Boot,
+            tickless: false,
+            settings: KernelSettings::default(),
             images: "/var/lib/libvirt/images".into(),
             kernel_args: Vec::new(),
             fall_back_minutes: FALL_BACK_MINUTES,
+        }
+    }
+}
+
+/// Settings of the whole server's kernel that disturb guests, or do not; `None` leaves them as they
+/// are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelSettings {
+    /// Whether equal pages are merged (Documentation/admin-guide/mm/ksm.rst).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ksm: Option<bool>,
+    /// Who gets transparent huge pages (Documentation/admin-guide/mm/transhuge.rst).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transparent_huge_pages: Option<TransparentHugePages>,
+    /// How the isolated CPUs are clocked (Documentation/admin-guide/pm/cpufreq.rst).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub governor: Option<Governor>,
+}
+
+impl KernelSettings {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Who gets transparent huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TransparentHugePages {
+    /// Every process.
+    Always,
+    /// Those that ask.
+    Madvise,
+    /// Nobody.
+    Never,
+}
+
+impl TransparentHugePages {
+    /// As the kernel's file has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Madvise => "madvise",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// A frequency governor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Governor {
+    /// The highest frequency.
+    Performance,
+    /// By the scheduler's load.
+    Schedutil,
+    /// By load.
+    Ondemand,
+    /// By load, step by step.
+    Conservative,
+    /// The lowest frequency; with intel_pstate, by load.
+    Powersave,
+}
+
+impl Governor {
+    /// As the kernel's file has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Performance => "performance",
+            Self::Schedutil => "schedutil",
+            Self::Ondemand => "ondemand",
+            Self::Conservative => "conservative",
+            Self::Powersave => "powersave",
         }
     }
 }

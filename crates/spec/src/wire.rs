@@ -47,6 +47,17 @@ pub(crate) struct Host {
     /// How the slices' CPUs are kept free of host work.
     #[schemars(extend("default" = "boot"))]
     pub isolation: Field<Isolation>,
+    /// Whether the timer's tick and RCU's callbacks leave the slices' CPUs too (`nohz_full=`,
+    /// `rcu_nocbs=`). With `isolation: boot` only. Each entry into the kernel then costs more, and
+    /// nothing is gained where two tasks share a CPU.
+    #[schemars(extend("default" = false))]
+    pub tickless: Field<bool>,
+    /// Whether the kernel merges equal pages of guests; left as it is when not said.
+    pub ksm: Field<Ksm>,
+    /// Who gets transparent huge pages; left as it is when not said.
+    pub transparent_huge_pages: Field<TransparentHugePages>,
+    /// How the slices' CPUs are clocked; left as it is when not said.
+    pub governor: Field<Governor>,
     /// The folder of images and seeds on the server.
     #[schemars(regex(pattern = r"^/"), extend("default" = "/var/lib/libvirt/images"))]
     pub images: Field<String>,
@@ -75,6 +86,50 @@ pub(crate) struct Reserve {
     /// That many on each NUMA node, or in all.
     #[schemars(extend("default" = true))]
     pub per_numa: Field<bool>,
+}
+
+/// Whether the kernel merges equal pages of guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a setting of KSM")]
+#[schemars(rename = "Ksm")]
+pub(crate) enum Ksm {
+    /// It does.
+    On,
+    /// It does not, and merged pages are given back.
+    Off,
+}
+
+/// Who gets transparent huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    rename = "a setting of transparent huge pages"
+)]
+#[schemars(rename = "TransparentHugePages")]
+pub(crate) enum TransparentHugePages {
+    /// Every process.
+    Always,
+    /// Those that ask.
+    Madvise,
+    /// Nobody.
+    Never,
+}
+
+/// A frequency governor of the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a frequency governor")]
+#[schemars(rename = "Governor")]
+pub(crate) enum Governor {
+    /// The highest frequency.
+    Performance,
+    /// By the scheduler's load.
+    Schedutil,
+    /// By load.
+    Ondemand,
+    /// By load, step by step.
+    Conservative,
+    /// The lowest frequency; with intel_pstate, by load.
+    Powersave,
 }
 
 /// How the slices' CPUs are kept free of host work.

@@ -109,6 +109,11 @@ pub const CHECKS: &[Check] = &[
         comparisons::quiet::threads,
     ),
     host(
+        "settings",
+        "KSM, transparent huge pages and governors that the spec asks for",
+        comparisons::quiet::settings,
+    ),
+    host(
         "huge-pages",
         "nr_hugepages of each node and size",
         comparisons::host::huge_pages,

@@ -166,3 +166,60 @@ fn a_guest_that_was_stopped_is_found() {
         "{found:#?}"
     );
 }
+
+/// The same slices without a reboot.
+fn dynamic() -> (FakeMachine, Plan) {
+    let fake = FakeMachine::new(FakeServer {
+        iommu: bmslice_host::fake::FakeIommu::IntelByDefault,
+        ..FakeServer::lab()
+    });
+    fake.add_image(
+        "/var/lib/libvirt/images/debian-12-guest.qcow2",
+        ByteSize::from_gib(2),
+        ByteSize::from_mib(1),
+    );
+    let spec = include_str!("../../../examples/red-blue.yaml")
+        .replace("isolation: boot", "isolation: dynamic")
+        .replace("hugepages: 1GiB", "hugepages: 2MiB");
+    let slicing = Slicing::parse("red-blue.yaml", &spec).unwrap();
+    let plan = bmslice_planner::plan(&slicing, &inventory(&fake)).unwrap();
+    let options = ApplyOptions {
+        binary: BINARY.into(),
+        ..ApplyOptions::default()
+    };
+    let outcome = apply(&fake, &inventory(&fake), &plan, &options, &mut |_| {}).unwrap();
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    (fake, plan)
+}
+
+#[test]
+fn isolation_without_a_reboot_holds_and_what_undoes_it_is_found() {
+    let (fake, plan) = dynamic();
+    let fdb = fabric(&plan);
+    assert_eq!(open(&look(&fake, &plan, &fdb)), [""; 0]);
+    fake.type_in("systemctl", &["daemon-reload"]).unwrap();
+    assert_eq!(open(&look(&fake, &plan, &fdb)), [""; 0]);
+    // Somebody gives another group CPUs of the slices: the kernel ends the partition.
+    fake.put(
+        "/etc/systemd/system/kube.slice",
+        "[Slice]\nAllowedCPUs=4-7\n",
+    );
+    fake.type_in("systemctl", &["start", "kube.slice"]).unwrap();
+    let found = open(&look(&fake, &plan, &fdb)).join("\n");
+    assert!(
+        found.contains("isolated invalid (Cpu list in cpuset.cpus not exclusive)"),
+        "{found}"
+    );
+    assert!(found.contains("the CPUs of unbound workqueues") || found.contains("isolated"));
+    // Somebody sets a unit free, and moves an interrupt.
+    let (fake, plan) = dynamic();
+    fake.delete("/etc/systemd/system/system.slice.d/90-bmslice.conf");
+    let group = std::path::Path::new("/sys/fs/cgroup/user.slice/cpuset.cpus");
+    fake.write_attribute(group, "").unwrap();
+    let irq = std::path::Path::new("/proc/irq/24/smp_affinity_list");
+    fake.write_attribute(irq, "0-23").unwrap();
+    let found = open(&look(&fake, &plan, &fdb));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("`user.slice`"), "{found:?}");
+    assert!(found[1].contains("interrupt 24"), "{found:?}");
+}

@@ -6,6 +6,7 @@ mod falls_back;
 mod given_back;
 mod made;
 mod proved;
+mod quiet;
 mod read;
 mod secrets;
 
@@ -31,7 +32,7 @@ pub struct Story {
     plan: Value,
 }
 
-const CHAPTERS: [(&str, Chapter); 20] = [
+const CHAPTERS: [(&str, Chapter); 21] = [
     ("a pristine server starts", start),
     (
         "inspect reads it, live and from a capture alike",
@@ -51,6 +52,10 @@ const CHAPTERS: [(&str, Chapter); 20] = [
     (
         "a full disk ends apply, and release leaves nothing",
         bad_days::disk_full,
+    ),
+    (
+        "isolation without a reboot holds through a daemon-reload, and is given back",
+        quiet::dynamic,
     ),
     (
         "no secret is an argument while apply runs",

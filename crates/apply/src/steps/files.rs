@@ -77,7 +77,7 @@ pub fn restore_file(machine: &dyn Machine, path: &str, before: &Before) -> Resul
         | Before::Unit { content: None, .. }
         | Before::HugePages { .. }
         | Before::Autoprobe { .. }
-        | Before::Attribute { .. }
+        | Before::Attributes { .. }
         | Before::Confinement { .. }
         | Before::Interrupts { .. }
         | Before::Threads { .. }

@@ -269,20 +269,20 @@ pub enum Form {
     Mask,
 }
 
-/// Sets one attribute of the kernel.
+/// Sets attributes of the kernel to one value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetAttribute {
+pub struct SetAttributes {
     /// What it is about: `the workqueues' CPUs`.
     pub about: String,
-    /// Where.
-    pub path: String,
+    /// Where. What the kernel does not have is left out.
+    pub paths: Vec<String>,
     /// What.
     pub value: String,
-    /// How it reads.
+    /// How they read.
     pub form: Form,
 }
 
-impl SetAttribute {
+impl SetAttributes {
     pub fn describe(&self) -> String {
         format!("set {} to `{}`", self.about, self.value)
     }
@@ -292,8 +292,8 @@ impl SetAttribute {
     }
 
     /// The value in force, in one spelling.
-    fn value(&self, look: &Look<'_>) -> Option<String> {
-        let text = look.machine.root().attribute(&self.path)?;
+    fn value(&self, look: &Look<'_>, path: &str) -> Option<String> {
+        let text = look.machine.root().attribute(path)?;
         Some(match self.form {
             Form::Word => text,
             Form::Choice => text
@@ -305,29 +305,43 @@ impl SetAttribute {
     }
 
     pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
-        Ok(match self.value(look) {
-            Some(value) if value == self.value => Observation::Held,
-            Some(value) => Observation::different(format!("{} is `{value}`", self.about)),
-            // Nothing to be set, where the kernel has no such thing.
-            None => Observation::Held,
-        })
+        let values = self.paths.iter().filter_map(|path| self.value(look, path));
+        Ok(
+            match values.into_iter().find(|value| *value != self.value) {
+                None => Observation::Held,
+                Some(value) => Observation::different(format!("{}: `{value}`", self.about)),
+            },
+        )
     }
 
     pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
-        Ok(Before::Attribute {
-            value: self.value(look),
+        let values = self.paths.iter();
+        Ok(Before::Attributes {
+            values: values
+                .filter_map(|path| Some((path.clone(), self.value(look, path)?)))
+                .collect(),
         })
     }
 
+    fn put(&self, site: &Site<'_>, path: &str, value: &str) -> Result<(), HostError> {
+        match self.value(&site.look(), path) {
+            Some(now) if now != value => site.write(path, value),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
-        Ok(site.write(&self.path, &self.value)?)
+        for path in &self.paths {
+            self.put(site, path, &self.value)?;
+        }
+        Ok(())
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
-        if let Before::Attribute { value: Some(value) } = before
-            && self.value(&site.look()).is_some_and(|now| now != *value)
-        {
-            site.write(&self.path, value)?;
+        if let Before::Attributes { values } = before {
+            for (path, value) in values {
+                self.put(site, path, value)?;
+            }
         }
         Ok(())
     }

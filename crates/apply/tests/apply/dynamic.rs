@@ -248,6 +248,44 @@ fn an_emulator_on_the_hosts_cpus_is_refused_in_a_partition() {
     );
 }
 
+#[test]
+fn settings_of_the_kernel_are_made_as_asked_and_put_back() {
+    let server = server();
+    let asked =
+        "isolation: dynamic\n  ksm: off\n  transparentHugePages: madvise\n  governor: performance";
+    let spec = dynamic(&spec().replace("hugepages: 1GiB", "hugepages: 2MiB"))
+        .replace("isolation: dynamic", asked);
+    let plan = plan(&server.fake, &spec);
+    let server = Server { plan, ..server };
+    let before = state(&server.fake);
+    server.apply().unwrap();
+    assert_eq!(read(&server, "/sys/kernel/mm/ksm/run"), "2");
+    let thp = "/sys/kernel/mm/transparent_hugepage/enabled";
+    assert_eq!(read(&server, thp), "always [madvise] never");
+    let governor = |cpu: u32| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
+        read(&server, &path)
+    };
+    assert_eq!(
+        (governor(0), governor(5)),
+        ("ondemand".into(), "performance".into())
+    );
+    server.reboot().unwrap().unwrap();
+    assert_eq!(
+        governor(5),
+        "performance",
+        "a boot takes it away, and it is made again"
+    );
+    server.release().unwrap();
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+    // One that the kernel has not is its own refusal, and nothing is left of the rest.
+    let plan = self::plan(&server.fake, &spec.replace("performance", "powersave"));
+    let server = Server { plan, ..server };
+    server.apply().unwrap_err();
+    server.release().unwrap();
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+}
+
 /// Cut off at every effect of an apply: finished by the next, or undone at once.
 #[test]
 fn wherever_it_is_cut_off_it_is_finished_or_undone() {

@@ -250,6 +250,7 @@ pub fn host_spec() -> HostSpec {
         reserve_cores: 1,
         reserve_per_numa: true,
         isolation: Isolation::Boot,
+        settings: bmslice_spec::KernelSettings::default(),
         images: "/images".into(),
         kernel_args: vec!["nosmt=force".parse().unwrap()],
         ..HostSpec::default()
@@ -497,6 +498,7 @@ pub fn parts() -> PlanParts {
             isolated: cpus("1-6,8-13,15-20,22-27"),
             free: cpus("12-13,26-27"),
             isolation: Isolation::Boot,
+            settings: bmslice_spec::KernelSettings::default(),
             kernel_args: args
                 .parse::<KernelCmdline>()
                 .unwrap()

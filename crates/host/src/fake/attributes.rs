@@ -55,6 +55,8 @@ impl World {
                 group @ ..,
                 file @ ("cpuset.cpus" | "cpuset.cpus.partition"),
             ] => self.write_cpuset(&group.join("/"), file, value),
+            [.., "cpufreq", "scaling_governor"] => self.write_governor(&path, value),
+            [.., "transparent_hugepage", "enabled"] => self.write_thp(value),
             ["proc", "irq", "default_smp_affinity"] => self.write_irq_default(value),
             ["proc", "irq", number, "smp_affinity_list"] => self.write_irq(number, value),
             ["sys", "devices", "virtual", "workqueue", "cpumask"] => self.write_workqueues(value),

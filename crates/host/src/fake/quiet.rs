@@ -14,6 +14,7 @@ use super::commands::{Answer, fail};
 use super::world::World;
 
 const CPUMASK: &str = "/sys/devices/virtual/workqueue/cpumask";
+const THP: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 /// `PF_KTHREAD`, and `PF_NO_SETAFFINITY`.
 const FLAGS: (u64, u64) = (0x0020_8040, 0x0400_0000);
 
@@ -60,6 +61,16 @@ impl World {
             ]),
         };
         self.tree.dir("/sys/devices/virtual/workqueue");
+        self.tree.knob("/sys/kernel/mm/ksm/run", 1);
+        self.tree.knob(THP, "[always] madvise never");
+        for cpu in 0..self.server.cpus() {
+            let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq");
+            self.tree
+                .show(format!("{folder}/scaling_driver"), "acpi-cpufreq");
+            self.tree.show(format!("{folder}/related_cpus"), cpu);
+            self.tree
+                .knob(format!("{folder}/scaling_governor"), "ondemand");
+        }
         self.mirror_quiet();
     }
 
@@ -162,6 +173,34 @@ impl World {
         Ok(())
     }
 
+    /// A write to `scaling_governor`: of those that the kernel has.
+    pub fn write_governor(&mut self, path: &str, value: &str) -> Result<(), Errno> {
+        let value = value.trim();
+        if !["performance", "schedutil", "ondemand"].contains(&value) {
+            return Err(Errno::INVAL);
+        }
+        self.tree.knob(path, value);
+        Ok(())
+    }
+
+    /// A write to `transparent_hugepage/enabled`: it reads with brackets around the one in force.
+    pub fn write_thp(&mut self, value: &str) -> Result<(), Errno> {
+        let value = value.trim();
+        let words = ["always", "madvise", "never"];
+        if !words.contains(&value) {
+            return Err(Errno::INVAL);
+        }
+        let shown = words.map(|word| {
+            if word == value {
+                format!("[{word}]")
+            } else {
+                word.to_owned()
+            }
+        });
+        self.tree.knob(THP, shown.join(" "));
+        Ok(())
+    }
+
     /// `taskset -pc LIST PID`.
     pub fn taskset(&mut self, words: &[&str]) -> Answer {
         let ["-pc" | "-cp", list, pid] = words else {
@@ -202,7 +241,16 @@ impl World {
             .threads
             .iter()
             .map(|(pid, (name, cpus, _))| (format!("thread {pid} {name}"), cpus.to_string()));
+        let settings = ["/sys/kernel/mm/ksm/run", THP]
+            .map(|path| (path.to_owned(), self.tree.read(path).unwrap_or_default()));
+        let governors = (0..self.server.cpus()).map(|cpu| {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
+            let value = self.tree.read(&path).unwrap_or_default();
+            (path, value)
+        });
         irqs.chain(threads)
+            .chain(settings)
+            .chain(governors)
             .chain([
                 ("irq default".to_owned(), quiet.default.to_string()),
                 ("workqueues".to_owned(), {

@@ -121,6 +121,7 @@ pub fn seed() -> Plan {
             isolated: cpus("2-11,14-23"),
             free: CpuSet::new(),
             isolation: Isolation::Boot,
+            settings: bmslice_spec::KernelSettings::default(),
             kernel_args: args.iter().map(|arg| arg.parse().unwrap()).collect(),
             huge_pages: vec![],
             split: vec![],

@@ -164,3 +164,38 @@ pub(crate) fn irqbalance(view: &HostView) -> Seen<Vec<Verdict>> {
         Irqbalance::Told(None) => Verdict::differs(what, want, "what it finds out by itself"),
     }])
 }
+
+pub(crate) fn settings(view: &HostView) -> Seen<Vec<Verdict>> {
+    let (host, inventory) = (view.plan.host(), &view.observed.inventory);
+    let asked = host.settings;
+    let mut verdicts = Vec::new();
+    let mut say = |what: &str, want: &str, got: Option<&str>| {
+        verdicts.push(match got {
+            Some(got) if got == want => Verdict::satisfied(format!("{what}: {want}")),
+            Some(got) => Verdict::differs(what, want, got),
+            None => Verdict::unknown(format!("the kernel tells nothing of {what}")),
+        });
+    };
+    let on_off = |on: bool| if on { "on" } else { "off" };
+    if let Some(on) = asked.ksm {
+        let got = inventory.memory.ksm.map(on_off);
+        say("the merging of equal pages (KSM)", on_off(on), got);
+    }
+    if let Some(pages) = asked.transparent_huge_pages {
+        let words = inventory.memory.transparent_huge_pages.as_ref();
+        let got = words.map(|words| words.enabled.as_str());
+        say("transparent huge pages", pages.word(), got);
+    }
+    if let Some(governor) = asked.governor {
+        let groups = inventory.power.frequencies.iter();
+        let mut ours = groups.filter(|group| !group.cpus.is_disjoint(&host.isolated));
+        let first = ours.clone().next().and_then(|g| g.governor.as_deref());
+        let other = ours.find_map(|group| {
+            let name = group.governor.as_deref()?;
+            (name != governor.word()).then_some(name)
+        });
+        let what = format!("the frequency governor of CPUs {}", host.isolated);
+        say(&what, governor.word(), other.or(first));
+    }
+    Ok(verdicts)
+}

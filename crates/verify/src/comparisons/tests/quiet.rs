@@ -105,3 +105,24 @@ fn a_movable_thread_differs_only_once_it_ran_there() {
     assert_eq!(thread("0-1", 5), [], "there, before it was moved");
     assert_eq!(only(&thread("0-23", 5)).0, "kernel-threads");
 }
+
+#[test]
+fn settings_hold_only_where_they_were_asked_for_and_are_so() {
+    let mut parts = parts();
+    parts.host.settings.ksm = Some(false);
+    let plan = Plan::new(parts).unwrap();
+    let mut facts = observed();
+    facts.inventory.memory.ksm = Some(false);
+    assert_eq!(open(&plan, &facts, FDB), []);
+    facts.inventory.memory.ksm = Some(true);
+    let what = "the merging of equal pages (KSM)";
+    assert_eq!(
+        only(&open(&plan, &facts, FDB)),
+        ("settings", differs(what, "off", "on"))
+    );
+    facts.inventory.memory.ksm = None;
+    assert!(matches!(
+        only(&open(&plan, &facts, FDB)).1,
+        Verdict::Unknown { .. }
+    ));
+}

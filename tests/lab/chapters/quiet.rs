@@ -1,0 +1,109 @@
+//! Isolation without a reboot: on the emulated server's own kernel, systemd and libvirt.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::asked::untouched;
+use super::read::{comparable, ensure_same, inventory};
+use super::{MINUTE, Story};
+use crate::lab::Lab;
+
+const DYNAMIC: &str = "/root/dynamic.yaml";
+
+/// What the kernel may run where, a line each.
+const WHERE: &str = "cd /proc/irq; for f in default_smp_affinity */smp_affinity_list; do \
+    echo $f $(cat $f); done; cat /sys/devices/virtual/workqueue/cpumask; \
+    for g in init.scope system.slice user.slice machine.slice bmslice.slice; do \
+    echo $g $(cat /sys/fs/cgroup/$g/cpuset.cpus 2>/dev/null); done; \
+    cat /sys/fs/cgroup/cgroup.subtree_control /sys/fs/cgroup/cpuset.cpus.effective; \
+    cat /sys/kernel/mm/ksm/run /sys/kernel/mm/transparent_hugepage/enabled; \
+    for p in 2 $(pgrep -x kauditd) $(pgrep -x khugepaged); do \
+    echo $p $(grep Cpus_allowed_list /proc/$p/status); done";
+
+fn places(lab: &Lab) -> Result<String> {
+    Ok(lab.server(WHERE)?.expect(0)?.stdout)
+}
+
+/// What `verify` finds open, but for the switch, which nobody asked.
+fn open(lab: &Lab) -> Result<Vec<String>> {
+    let report = lab.server("bmslice verify -o json")?.json()?;
+    let findings = report["findings"].as_array().context("no findings")?;
+    Ok(findings
+        .iter()
+        .filter(|f| f["verdict"] != "satisfied" && f["check"] != "fabric")
+        .map(Value::to_string)
+        .collect())
+}
+
+pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
+    let spec = lab.run(&["spec"])?.expect(0)?.stdout;
+    let spec = spec
+        .replace("isolation: boot", "isolation: dynamic")
+        .replace("hugepages: 1GiB", "hugepages: 2MiB");
+    ensure!(spec.contains("isolation: dynamic"), "{spec}");
+    lab.server_with(&format!("cat > {DYNAMIC}"), spec.as_bytes())?
+        .expect(0)?;
+    let boot = lab.boot_id()?;
+    let before = comparable(inventory(lab)?);
+    let places_before = places(lab)?;
+    let plan = lab
+        .server(&format!("bmslice plan {DYNAMIC} -o json"))?
+        .expect(0)?
+        .json()?;
+    let isolated = plan["host"]["isolated"].as_str().context("no CPUs")?;
+    lab.server(&format!("bmslice apply {DYNAMIC} --yes"))?
+        .expect(0)?;
+    ensure!(lab.boot_id()? == boot, "it rebooted");
+
+    in_force(lab, isolated)?;
+    lab.server("systemctl daemon-reload && sleep 2")?
+        .expect(0)?;
+    in_force(lab, isolated).context("after a daemon-reload")?;
+    // A guest that is still starting its threads, or a unit that was just moved, is waited for.
+    let mut last = Vec::new();
+    lab.wait("verify to hold", 2 * MINUTE, || {
+        last = open(lab)?;
+        Ok(last.is_empty().then_some(()))
+    })
+    .with_context(|| last.join("\n"))?;
+    let again = lab
+        .server(&format!("bmslice apply {DYNAMIC} --yes"))?
+        .expect(0)?;
+    ensure!(
+        format!("{}{}", again.stdout, again.stderr).contains("Everything held already"),
+        "a second apply did something: {again:?}"
+    );
+    // What somebody does by hand is found.
+    lab.server("echo > /sys/fs/cgroup/user.slice/cpuset.cpus")?
+        .expect(0)?;
+    let found = open(lab)?.join("\n");
+    ensure!(found.contains("user.slice"), "not found: {found}");
+
+    lab.server("bmslice release --yes --force --delete-images")?
+        .expect(0)?;
+    untouched(lab)?;
+    let places_after = places(lab)?;
+    ensure!(
+        places_before == places_after,
+        "before:\n{places_before}\nafter:\n{places_after}"
+    );
+    ensure_same(&before, &comparable(inventory(lab)?), "before and after")
+}
+
+fn in_force(lab: &Lab, isolated: &str) -> Result<()> {
+    let group = "/sys/fs/cgroup/bmslice.slice";
+    let read = |path: &str| -> Result<String> {
+        let ran = lab.server(&format!("cat {path}"))?.expect(0)?;
+        Ok(ran.stdout.trim().to_owned())
+    };
+    let state = read(&format!("{group}/cpuset.cpus.partition"))?;
+    ensure!(state == "isolated", "the partition is `{state}`");
+    let cpus = read("/sys/fs/cgroup/cpuset.cpus.isolated")?;
+    ensure!(cpus == isolated, "{cpus} are isolated, not {isolated}");
+    let scopes = lab.server(&format!("ls -d {group}/machine-qemu*.scope | wc -l"))?;
+    ensure!(
+        scopes.expect(0)?.stdout.trim() == "2",
+        "the guests are not in the partition"
+    );
+    Ok(())
+}
