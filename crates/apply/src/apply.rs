@@ -11,14 +11,14 @@ use crate::error::{ApplyError, FELL_BACK_HINT, Problem};
 use crate::event::{Event, State};
 use crate::execute::{AtReboot, Executor, Stop, due, running};
 use crate::journal::{self, Ledger, Run};
-use crate::paths::{JOURNAL, PLAN};
+use crate::paths::{JOURNAL, PLAN, PLAN_BEFORE};
 use crate::preflight::preflight;
 use crate::release::{self, ReleaseOptions};
 use crate::sequence::{remember, steps};
 use crate::silent::Silent;
 use crate::site::{Licence, Look};
 use crate::step::{Observation, Step, When};
-use crate::steps::trial::{FellBack, is_on_trial, unconfirmed};
+use crate::steps::trial::{FellBack, is_on_trial, plan_to_go_back_to, unconfirmed};
 
 /// How long another `bmslice` may be at work before we give up: an image takes minutes to copy.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -373,7 +373,9 @@ fn bring_back(
         (Some(Run::Release { .. }), Phase::Host) => return Ok(Outcome::Nothing),
         (Some(Run::Apply { .. } | Run::Resume { .. }) | None, _) => {}
     }
+    let mut went_back = false;
     if let Some(fell_back) = FellBack::seen(&executor.look())? {
+        went_back = true;
         if phase == Phase::All {
             return Err(ApplyError::FellBack {
                 what: fell_back.describe(),
@@ -387,7 +389,13 @@ fn bring_back(
     if let Some(step) = unconfirmed(&executor.look()).cloned() {
         step.strike(&executor.site())?;
     }
-    let Some(plan) = stored_plan(machine)? else {
+    // What was booted is what is made ready: after going back, the plan before.
+    let before = match phase {
+        Phase::Host if went_back => plan_to_go_back_to(&executor.look(), PLAN_BEFORE)?,
+        Phase::Host | Phase::All => None,
+    };
+    let before = before.and_then(|text| Plan::parse(&text).ok());
+    let Some(plan) = before.map_or_else(|| stored_plan(machine), |plan| Ok(Some(plan)))? else {
         if open.is_some() {
             // It was interrupted before anything but the journal was written.
             executor.journal.close()?;

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use bmslice_host::{HostError, Machine};
+use bmslice_plan::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
-use crate::paths::PLAN;
+use crate::paths::{PLAN, PLAN_BEFORE};
 use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
+use crate::steps::trial;
 
 /// The content of a small file, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,12 +112,22 @@ impl StorePlan {
     }
 
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        // The plan that the server would go back to is kept beside before it is written over.
+        if let Some(kept) = trial::plan_to_go_back_to(&site.look(), PLAN)? {
+            let digest = |text: &str| Plan::parse(text).map(|plan| trial::digest(&plan));
+            let same = matches!((digest(&kept), digest(&self.plan)), (Ok(a), Ok(b)) if a == b);
+            if !same {
+                site.machine
+                    .install(Path::new(PLAN_BEFORE), kept.as_bytes(), 0o600)?;
+            }
+        }
         Ok(site
             .machine
             .install(Path::new(PLAN), self.plan.as_bytes(), 0o600)?)
     }
 
     pub fn undo(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        site.machine.remove(Path::new(PLAN_BEFORE))?;
         Ok(site.machine.remove(Path::new(PLAN))?)
     }
 }

@@ -11,11 +11,13 @@ use std::time::Duration;
 use bmslice_host::HostError;
 use bmslice_inventory::{HostNeed, Inventory};
 use bmslice_model::{KernelArg, MacAddress};
+use bmslice_plan::Plan;
 use bmslice_render::{GRUB_ENV, GrubEnv, TRIAL, grub_digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StepError;
 use crate::journal::Ledger;
+use crate::paths::PLAN_BEFORE;
 use crate::site::{Look, Site};
 use crate::step::Observation;
 use crate::steps::boot::{boot_id, running_args};
@@ -307,7 +309,9 @@ impl ConfirmBoot {
             tried: None,
             confirmed: Some(self.digest()),
         };
-        Ok(write_env(site, &self.env, &env)?)
+        write_env(site, &self.env, &env)?;
+        // There is no way back to the plan before any more.
+        Ok(site.machine.remove(Path::new(PLAN_BEFORE))?)
     }
 }
 
@@ -370,6 +374,31 @@ fn on_trial(ledger: &Ledger) -> Option<(&ConfirmBoot, &str, Option<&str>)> {
         return None;
     };
     Some((step, entry.begun_in.as_deref()?, entry.failed.as_deref()))
+}
+
+/// The digest of a plan's kernel arguments, as GRUB's block names them.
+pub fn digest(plan: &Plan) -> String {
+    grub_digest(&plan.host().kernel_args)
+}
+
+/// The plan of a file when it is the one whose kernel arguments are confirmed: what a server that
+/// tries others goes back to.
+pub fn plan_to_go_back_to(look: &Look<'_>, path: &str) -> Result<Option<String>, HostError> {
+    let Some(crate::step::Step::ConfirmBoot(step)) = look.ledger.get(KEY).map(|e| &e.step) else {
+        return Ok(None);
+    };
+    let confirmed = read_env(look, &step.env)?.and_then(|env| env.confirmed);
+    let Some(text) = look
+        .file(path)?
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+    else {
+        return Ok(None);
+    };
+    // One that cannot be read is none to go back to, and is said where it is the one in force.
+    let plan = Plan::parse(&text).ok();
+    Ok(plan
+        .is_some_and(|plan| confirmed == Some(digest(&plan)))
+        .then_some(text))
 }
 
 /// What is on trial in the running boot and not confirmed yet.

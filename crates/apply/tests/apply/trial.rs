@@ -210,6 +210,42 @@ fn a_server_goes_back_to_the_arguments_that_were_confirmed() {
 }
 
 #[test]
+fn a_server_that_goes_back_has_the_pages_and_vfs_of_the_plan_that_it_went_back_to() {
+    let server = lab();
+    server.slice();
+    let pool = "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages";
+    let vfs = "/sys/bus/pci/devices/0000:82:00.0/sriov_numvfs";
+    let read = |server: &Server, path: &str| server.fake.root().attribute(path).unwrap();
+    let sliced = (read(&server, pool), read(&server, vfs));
+    assert_eq!(sliced, ("2".into(), "1".into()));
+    let server = server.change(|parts| {
+        with_argument(PANICS)(parts);
+        parts.host.split[0].vfs = 3;
+        let pages = parts.host.huge_pages.iter_mut();
+        pages.last().unwrap().count = 3;
+    });
+    // The guest with the VF is shut down for it.
+    server
+        .fake
+        .hypervisor()
+        .unwrap()
+        .destroy("blue-worker1")
+        .unwrap();
+    assert_eq!(server.apply().unwrap(), Outcome::Rebooting);
+    server.reboot().unwrap().unwrap_err();
+    assert!(!cmdline(&server.fake).contains(PANICS));
+    assert_eq!((read(&server, pool), read(&server, vfs)), sliced);
+    assert!(server.is_running("red-worker1") && server.is_running("blue-worker1"));
+    // An ordinary boot after that is no other.
+    server.reboot().unwrap().unwrap_err();
+    assert_eq!((read(&server, pool), read(&server, vfs)), sliced);
+    // What is given back is all of it.
+    server.release().unwrap();
+    let left = server.fake.state();
+    assert!(!left.keys().any(|key| key.contains("plan")), "{left:?}");
+}
+
+#[test]
 fn a_reboot_that_is_left_to_the_user_is_a_trial_too() {
     let server = lab().change(with_argument(PANICS));
     let options = ApplyOptions {
