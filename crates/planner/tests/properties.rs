@@ -234,6 +234,12 @@ proptest! {
             .iter()
             .enumerate()
             .map(|(i, asked)| slice_of(i, asked, &server))
+            .map(|mut slice| {
+                if host.isolation == Isolation::Dynamic {
+                    slice.emulator_cores = slice.emulator_cores.max(1);
+                }
+                slice
+            })
             .collect();
         // The spec has rules of its own.
         let Ok(spec) = Slicing::new(host, slices) else { return Ok(()) };

@@ -354,7 +354,11 @@ fn strangers(root: &Root, plan: &Plan, guests: &[Guest]) -> Seen<Vec<Stranger>> 
         .iter()
         .fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
     let on_a_slice =
-        |task: &Task, cpus: &CpuSet| task.last_cpu.is_some_and(|cpu| cpus.contains(cpu));
+        // One that was moved off shows the CPU of before until it runs again.
+        |task: &Task, cpus: &CpuSet| {
+            task.last_cpu
+                .is_some_and(|cpu| cpus.contains(cpu) && task.allowed.contains(cpu))
+        };
     let ours: BTreeMap<u32, CpuSet> = guests
         .iter()
         .zip(plan.slices())

@@ -82,11 +82,16 @@ pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
     lab.server("bmslice release --yes --force --delete-images")?
         .expect(0)?;
     untouched(lab)?;
+    // A NIC that was split has other interrupts after it: those that are still there count.
     let places_after = places(lab)?;
-    ensure!(
-        places_before == places_after,
-        "before:\n{places_before}\nafter:\n{places_after}"
-    );
+    for line in places_before.lines() {
+        let key = line.split(' ').next().unwrap_or_default();
+        let is_gone = key.ends_with("/smp_affinity_list") && !places_after.contains(key);
+        ensure!(
+            is_gone || places_after.lines().any(|after| after == line),
+            "`{line}` before; after:\n{places_after}"
+        );
+    }
     ensure_same(&before, &comparable(inventory(lab)?), "before and after")
 }
 

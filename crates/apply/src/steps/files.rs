@@ -91,6 +91,19 @@ pub fn restore_file(machine: &dyn Machine, path: &str, before: &Before) -> Resul
     }
 }
 
+/// Takes a drop-in away, and its folder where that was all it held.
+pub fn remove_drop_in(site: &Site<'_>, path: &str) -> Result<(), HostError> {
+    site.machine.remove(Path::new(path))?;
+    let Some((folder, _)) = path.rsplit_once('/') else {
+        return Ok(());
+    };
+    let is_empty = |names: Vec<String>| names.is_empty();
+    if folder.ends_with(".d") && site.machine.root().list(folder).is_ok_and(is_empty) {
+        site.run("rmdir", [folder])?;
+    }
+    Ok(())
+}
+
 /// Keeps the plan on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorePlan {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Problem, StepError};
 use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
-use crate::steps::files::{Content, observe_file};
+use crate::steps::files::{Content, observe_file, remove_drop_in};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// systemd writes to groups a moment after `daemon-reload` has answered.
@@ -132,13 +132,13 @@ impl ConfineHost {
                 Some(content) => site
                     .machine
                     .install(Path::new(path), content.bytes(), 0o644)?,
-                None => site.machine.remove(Path::new(path))?,
+                None => remove_drop_in(site, path)?,
             }
         }
         // A file that a changed plan brought has no state from before the first.
         for file in &self.files {
             if !files.iter().any(|(path, _)| *path == file.path) {
-                site.machine.remove(Path::new(&file.path))?;
+                remove_drop_in(site, &file.path)?;
             }
         }
         site.run("systemctl", ["daemon-reload"])?;

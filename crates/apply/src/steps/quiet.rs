@@ -16,7 +16,7 @@ use crate::error::StepError;
 use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
 use crate::steps::boot::boot_id;
-use crate::steps::files::{file_before, observe_file, restore_file};
+use crate::steps::files::{file_before, observe_file, remove_drop_in, restore_file};
 use crate::steps::fixed;
 
 /// The mask that new interrupts get.
@@ -429,7 +429,10 @@ impl TellIrqbalance {
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
-        restore_file(site.machine, &self.path, before)?;
+        match before {
+            Before::File { content: None, .. } => remove_drop_in(site, &self.path)?,
+            before => restore_file(site.machine, &self.path, before)?,
+        }
         Ok(self.restart(site)?)
     }
 }

@@ -84,6 +84,11 @@ fn cpus_are_isolated_without_a_reboot_and_given_back_as_they_were() {
     assert!(xml.contains("<partition>/bmslice</partition>"), "{xml}");
     assert_eq!(server.apply().unwrap(), Outcome::Nothing);
     server.release().unwrap();
+    let folder = "/etc/systemd/system/system.slice.d";
+    assert!(
+        !server.fake.root().exists(folder),
+        "not even an empty folder"
+    );
     assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
     assert_eq!(facts_before, facts(&server.fake));
 }

@@ -42,6 +42,7 @@ impl World {
             "update-grub" => self.mkconfig(&["-o", "/boot/grub/grub.cfg"]),
             "grub-mkconfig" | "grub2-mkconfig" => self.mkconfig(&words),
             "systemctl" => self.systemctl(&words),
+            "rmdir" => self.rmdir(&words),
             "taskset" => self.taskset(&words),
             other => fail(
                 127,
@@ -65,6 +66,20 @@ impl World {
                 format!("chmod: cannot access '{path}': No such file or directory"),
             ),
         }
+    }
+
+    fn rmdir(&mut self, words: &[&str]) -> Answer {
+        for path in words {
+            let failed = |what: &str| fail(1, format!("rmdir: failed to remove '{path}': {what}"));
+            if !self.tree.at(path).is_dir() {
+                return failed("No such file or directory");
+            }
+            if !self.tree.list(path).is_empty() {
+                return failed("Directory not empty");
+            }
+            self.tree.remove(path);
+        }
+        Ok(String::new())
     }
 
     fn modprobe(&mut self, words: &[&str]) -> Answer {

@@ -125,7 +125,7 @@ pub struct FakeServer {
 }
 
 /// Programs that the fake can act out.
-pub const PROGRAMS: [&str; 19] = [
+pub const PROGRAMS: [&str; 20] = [
     "chmod",
     "chown",
     "genisoimage",
@@ -135,6 +135,7 @@ pub const PROGRAMS: [&str; 19] = [
     "mkisofs",
     "modprobe",
     "qemu-img",
+    "rmdir",
     "sync",
     "systemctl",
     "taskset",
