@@ -95,6 +95,7 @@ fn the_seeds_plan_gives_these_files() {
             "/etc/systemd/system/bmslice-fall-back.timer",
             "/etc/systemd/system/bmslice-host.service",
             "/etc/systemd/system/bmslice-slices.service",
+            "/etc/systemd/system/irqbalance.service.d/90-bmslice.conf",
         ]
     );
 }
@@ -102,6 +103,7 @@ fn the_seeds_plan_gives_these_files() {
 #[test]
 fn without_boot_arguments_grub_is_left_alone() {
     let mut parts = plans::seed().into_parts();
+    parts.host.kernel_args.clear();
     let artifacts = render(&Plan::new(parts).unwrap(), &RenderOptions::default()).unwrap();
     assert!(!artifacts.keys().any(|path| path.contains("grub")
         || path.contains("kernel-args")
@@ -239,7 +241,6 @@ fn systemd_takes_the_units() {
 fn dynamic() -> Plan {
     let mut parts = plans::seed().into_parts();
     parts.host.isolation = Isolation::Dynamic;
-    parts.host.kernel_args.clear();
     for slice in &mut parts.slices {
         slice.partition = Some("/bmslice".into());
     }

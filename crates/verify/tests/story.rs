@@ -215,7 +215,9 @@ fn isolation_without_a_reboot_holds_and_what_undoes_it_is_found() {
     let (fake, plan) = dynamic();
     fake.delete("/etc/systemd/system/system.slice.d/90-bmslice.conf");
     let group = std::path::Path::new("/sys/fs/cgroup/user.slice/cpuset.cpus");
-    fake.write_attribute(group, "").unwrap();
+    let error = fake.write_attribute(group, "").unwrap_err();
+    assert_eq!(error.io_kind(), Some(std::io::ErrorKind::StorageFull));
+    fake.write_attribute(group, "0").unwrap();
     let irq = std::path::Path::new("/proc/irq/24/smp_affinity_list");
     fake.write_attribute(irq, "0-23").unwrap();
     let found = open(&look(&fake, &plan, &fdb));

@@ -74,7 +74,7 @@ pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
         "a second apply did something: {again:?}"
     );
     // What somebody does by hand is found.
-    lab.server("echo > /sys/fs/cgroup/user.slice/cpuset.cpus")?
+    lab.server("echo 0 > /sys/fs/cgroup/user.slice/cpuset.cpus")?
         .expect(0)?;
     let found = open(lab)?.join("\n");
     ensure!(found.contains("user.slice"), "not found: {found}");

@@ -146,11 +146,22 @@ impl ConfineHost {
             let known = groups.iter().find(|(name, _)| name == group);
             let want = known.and_then(|(_, cpus)| cpus.clone()).unwrap_or_default();
             // systemd takes the controller away, or leaves the CPUs as they were (systemd#43846).
-            if cpus_of(&site.look(), group).is_some_and(|cpus| cpus != want)
-                && let Err(error) = site.write(&cpuset(group, ""), &want)
-                && error.io_kind() != Some(std::io::ErrorKind::NotFound)
-            {
-                return Err(error.into());
+            if cpus_of(&site.look(), group).is_some_and(|cpus| cpus != want) {
+                let path = cpuset(group, "");
+                match site.write(&path, &want) {
+                    Ok(()) => {}
+                    Err(error) => match error.io_kind() {
+                        Some(std::io::ErrorKind::NotFound) => {}
+                        // A group with processes is never left without CPUs of its own, where it
+                        // once had some (cpuset.c, validate_change()): all of them are the same.
+                        Some(std::io::ErrorKind::StorageFull) if want.is_empty() => {
+                            let online = "/sys/devices/system/cpu/online";
+                            let all = site.machine.root().attribute(online);
+                            site.write(&path, all.unwrap_or_default())?;
+                        }
+                        _ => return Err(error.into()),
+                    },
+                }
             }
         }
         Ok(())

@@ -254,6 +254,25 @@ fn an_emulator_on_the_hosts_cpus_is_refused_in_a_partition() {
 }
 
 #[test]
+fn a_release_beside_a_guest_of_somebody_elses_gives_the_units_all_cpus() {
+    let server = server();
+    server.apply().unwrap();
+    // Its scope keeps systemd from taking the cpuset controller away.
+    let xml = "<domain type='kvm'><name>theirs</name><memory>65536</memory><vcpu>1</vcpu>\
+               <os><type>hvm</type></os></domain>";
+    let libvirt = server.fake.hypervisor().unwrap();
+    libvirt.define(xml).unwrap();
+    libvirt.start("theirs").unwrap();
+    server.release().unwrap();
+    for unit in ["init.scope", "system.slice", "user.slice"] {
+        let path = format!("/sys/fs/cgroup/{unit}/cpuset.cpus.effective");
+        assert_eq!(read(&server, &path), "0-23", "{unit}");
+    }
+    assert_eq!(read(&server, "/sys/fs/cgroup/cpuset.cpus.isolated"), "");
+    assert!(server.is_running("theirs"));
+}
+
+#[test]
 fn settings_of_the_kernel_are_made_as_asked_and_put_back() {
     let server = server();
     let asked =

@@ -4,7 +4,7 @@
 //! `cpuset.cpus.partition`; gives the files of `/sys/fs/cgroup`. Keeps true: a group has cpuset files
 //! only while systemd hands the controller down, `AllowedCPUs=` taken back leaves the CPUs of a live
 //! group as they are (systemd#43846), a partition that cannot be one says why and *no* write fails
-//! for it, and CPUs of a valid one are nobody else's. (Documentation/admin-guide/cgroup-v2.rst)
+//! for it, a group with processes is not left without CPUs that it was given (ENOSPC), and CPUs of a valid one are nobody else's. (Documentation/admin-guide/cgroup-v2.rst)
 
 use std::collections::BTreeMap;
 
@@ -238,6 +238,10 @@ impl World {
             let cpus: CpuSet = value.parse().map_err(|_| Errno::INVAL)?;
             if !cpus.is_subset(&all) {
                 return Err(Errno::INVAL);
+            }
+            let is_populated = !matches!(group, "machine.slice" | "bmslice.slice");
+            if cpus.is_empty() && !known.cpus.is_empty() && is_populated {
+                return Err(Errno::NOSPC);
             }
             known.cpus = cpus;
         } else {
