@@ -134,9 +134,16 @@ impl StorePlan {
                     .install(Path::new(PLAN_BEFORE), kept.as_bytes(), 0o600)?;
             }
         }
-        Ok(site
-            .machine
-            .install(Path::new(PLAN), self.plan.as_bytes(), 0o600)?)
+        site.machine
+            .install(Path::new(PLAN), self.plan.as_bytes(), 0o600)?;
+        let look = site.look();
+        // Its arguments are the confirmed ones: there is nothing to go back to.
+        if look.machine.root().exists(PLAN_BEFORE)
+            && trial::plan_to_go_back_to(&look, PLAN)?.is_some()
+        {
+            site.machine.remove(Path::new(PLAN_BEFORE))?;
+        }
+        Ok(())
     }
 
     pub fn undo(&self, site: &mut Site<'_>) -> Result<(), StepError> {

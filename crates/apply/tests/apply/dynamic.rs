@@ -196,7 +196,11 @@ fn cpus_that_another_group_has_are_no_partition_and_the_reason_is_the_kernels() 
     );
     assert!(!server.is_running("red-worker1"));
     server.release().unwrap();
-    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+    // That group keeps systemd from taking the cpuset controller away, and the kernel from leaving
+    // groups with processes without CPUs of their own: they have all.
+    let mut left = differences(&before, &state(&server.fake));
+    left.retain(|line| !line.contains("-> Some(\"cpus `0-23`, member\")"));
+    assert_eq!(left, [""; 0]);
 }
 
 #[test]
