@@ -8,7 +8,7 @@
 mod servers;
 
 use bmslice_inventory::{DomainFacts, HostNeed, Inventory};
-use bmslice_model::{ByteSize, NumaNodeId};
+use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use bmslice_planner::{Change, Refusal, plan};
 use bmslice_spec::{HostSpec, NicNuma, Numa, SliceSpec, Slicing, Smt};
 use servers::*;
@@ -498,12 +498,19 @@ fn a_server_whose_management_is_not_known_is_said() {
 
 #[test]
 fn a_node_whose_cores_a_cpuset_keeps_away_still_has_its_reserve() {
-    let mut server = lab();
-    let barred = server.nodes[1].cpus.clone();
-    for cpu in &mut server.cpus {
-        cpu.allowed = !barred.contains(cpu.id);
+    let node = lab().nodes[1].cpus.clone();
+    // Siblings of the lab are 12 apart: the second set bars one thread of each core.
+    let half: CpuSet = node.iter().filter(|cpu| cpu.number() < 12).collect();
+    for barred in [node.clone(), half] {
+        let mut server = lab();
+        for cpu in &mut server.cpus {
+            cpu.allowed = !barred.contains(cpu.id);
+        }
+        let spec = spec(vec![slice("s", 2)]);
+        let planned = plan(&spec, &server).unwrap();
+        assert!(planned.slices()[0].owned().is_disjoint(&node));
+        assert!(!planned.host().cpus.is_disjoint(&node));
+        let violations = bmslice_check::check(&spec, &server, &planned);
+        assert!(violations.is_empty(), "{barred}: {violations:#?}");
     }
-    let planned = plan(&spec(vec![slice("s", 2)]), &server).unwrap();
-    assert!(planned.slices()[0].owned().is_disjoint(&barred));
-    assert!(!planned.host().cpus.is_disjoint(&barred));
 }

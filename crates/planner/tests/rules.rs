@@ -136,6 +136,43 @@ fn a_plan_stays_the_same_when_it_is_applied() {
 }
 
 #[test]
+fn cpus_that_a_cpuset_keeps_away_are_neither_free_nor_isolated_nor_taken_later() {
+    let shape = Shape {
+        nodes: 2,
+        cores: 3,
+        threads: 1,
+        l3: 0,
+        consecutive: true,
+        gap: 0,
+        memory: ByteSize::from_gib(8),
+    };
+    for isolation in [Isolation::Boot, Isolation::Dynamic, Isolation::None] {
+        let mut server = shape.server();
+        for cpu in [3, 4] {
+            server.cpus[cpu].allowed = false;
+        }
+        let mut only = slice("s", 1);
+        only.emulator_cores = 0;
+        let host = HostSpec {
+            reserve_cores: 2,
+            reserve_per_numa: true,
+            isolation,
+            ..HostSpec::default()
+        };
+        let spec = Slicing::new(host, vec![only]).unwrap();
+        let first = planned(&spec, &server);
+        // Node 1 has one core for the host, and takes the second from those kept away.
+        assert_eq!(first.host().cpus.to_string(), "0-1,3,5", "{isolation:?}");
+        assert_eq!(first.host().isolated.to_string(), "2", "{isolation:?}");
+        assert!(codes(&first, None).contains(&"kept-away".into()));
+        let after = applied(&server, &first);
+        let again = plan_following(&spec, &after, Some(&first)).unwrap();
+        assert_eq!(first.to_json(), again.to_json());
+        holds(&spec, &after, &again);
+    }
+}
+
+#[test]
 fn nics_that_guests_have_are_still_known_by_name_and_mac() {
     let server = lab();
     let mut red = slice("red", 2);
