@@ -22,6 +22,7 @@ mod conflict;
 mod cores;
 mod demand;
 mod devices;
+mod fill;
 pub mod fleet;
 mod function;
 mod identity;

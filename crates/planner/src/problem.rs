@@ -31,7 +31,7 @@ pub(crate) struct PfFacts {
     pub kind: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Problem {
     /// In the spec's order.
     pub demands: Vec<Demand>,

@@ -136,6 +136,30 @@ fn a_plan_stays_the_same_when_it_is_applied() {
 }
 
 #[test]
+fn a_server_is_filled_to_the_last_core_where_largest_first_goes_astray() {
+    let sizes = [
+        2, 4, 9, 2, 3, 6, 7, 3, 3, 6, 7, 2, 9, 2, 9, 2, 2, 3, 5, 4, 3, 7, 4, 9, 9, 3, 5, 6, 4, 4,
+        5, 7,
+    ];
+    let shape = Shape {
+        nodes: 6,
+        cores: 27,
+        threads: 2,
+        l3: 4,
+        consecutive: false,
+        gap: 0,
+        memory: ByteSize::from_gib(512),
+    };
+    let slices = sizes.iter().enumerate().map(|(i, size)| {
+        let mut slice = slice(&format!("s{i}"), 2 * size);
+        slice.emulator_cores = 0;
+        slice
+    });
+    let plan = planned(&spec(slices.collect()), &shape.server());
+    assert!(plan.host().free.is_empty());
+}
+
+#[test]
 fn cpus_that_a_cpuset_keeps_away_are_neither_free_nor_isolated_nor_taken_later() {
     let shape = Shape {
         nodes: 2,
