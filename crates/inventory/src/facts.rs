@@ -11,6 +11,7 @@ mod device;
 mod host;
 mod interface;
 mod memory;
+mod nic;
 mod node;
 mod power;
 
@@ -18,6 +19,7 @@ pub use device::*;
 pub use host::*;
 pub use interface::*;
 pub use memory::*;
+pub use nic::*;
 pub use node::*;
 pub use power::*;
 

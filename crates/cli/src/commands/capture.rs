@@ -16,7 +16,7 @@ use crate::tables::count;
 
 /// What `--help` says.
 pub(crate) const ABOUT: &str = "\
-Write an archive of what `inspect` reads, with what libvirt says beside it: `--root ARCHIVE` of \
+Write an archive of what `inspect` reads, with what libvirt and the drivers of NICs say beside it: `--root ARCHIVE` of \
 `inspect`, `doctor` and `plan` then sees this server anywhere. The archive is read back and \
 compared before it counts.
 

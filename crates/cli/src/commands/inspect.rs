@@ -1,5 +1,6 @@
 //! `bmslice inspect`: a server as it is.
 
+mod drivers;
 mod quiet;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::tables::{Page, count, or_dash, table};
 /// What `--help` says.
 pub(crate) const ABOUT: &str = "\
 Show a server: CPUs with siblings and caches, NUMA nodes with memory and huge \
-pages, NICs with their SR-IOV and IOMMU groups, kernel arguments, boot loader, KVM, libvirt.
+pages, NICs with their SR-IOV and IOMMU groups, firmware, queues and clocks, kernel arguments, boot loader, KVM, libvirt.
 
 `-o json` is an inventory file: `bmslice plan --inventory FILE` plans with it anywhere. Run as root \
 to see everything (IOMMU groups' memory, libvirt).";
@@ -58,6 +59,9 @@ fn page(inventory: &Inventory, output: &Output, all: bool) -> String {
         .table(&cores(inventory, output));
     page.heading("NUMA nodes").table(&nodes(inventory, output));
     page.heading("NICs").table(&nics(inventory, output));
+    if let Some(table) = drivers::drivers(inventory, output) {
+        page.heading("NICs' drivers").table(&table);
+    }
     let others: Vec<&PciFunction> = inventory
         .pci
         .iter()
