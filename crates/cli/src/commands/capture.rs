@@ -50,6 +50,15 @@ struct Written {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let target = files::Target {
+        path: &arguments.out,
+        option: "--out",
+        usual: "server.tar.gz",
+        what: "capture that bmslice wrote",
+        instead: "name a file: `--out server.tar.gz`",
+    };
+    // Another archive of the user's is not ours to replace; what we captured before is.
+    target.replaces(Capture::is_one)?;
     let top = top(&arguments.out)?;
     let (root, probes) = match &arguments.root {
         Some(path) => {
