@@ -137,6 +137,11 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let mut hypervisor = hypervisor::read(&scan);
     hypervisor.libvirt.clone_from(&probes.libvirt);
     hypervisor.libvirt_error.clone_from(&probes.libvirt_error);
+    for domain in hypervisor.libvirt.iter_mut().flat_map(|l| &mut l.domains) {
+        for part in domain.memory.iter_mut().filter(|part| part.huge) {
+            part.page = part.page.or(whole.default_huge_page);
+        }
+    }
     Ok(Inventory {
         format: FORMAT.into(),
         machine,

@@ -11,9 +11,10 @@ use std::path::Path;
 
 use bmslice_host::{Entry, Limits, Root, Tree as Kept};
 use bmslice_inventory::{
-    Capture, CaptureError, CapturedInventory, DevlinkFacts, DomainFacts, EthtoolFacts, HostNeed,
-    Inventory, LibvirtFacts, Probes,
+    Capture, CaptureError, CapturedInventory, DevlinkFacts, DomainFacts, DomainMemory,
+    EthtoolFacts, HostNeed, Inventory, LibvirtFacts, Probes,
 };
+use bmslice_model::{ByteSize, NumaNodeId};
 use tree::{Tree, X540, needs, seed_server};
 
 fn probes() -> Probes {
@@ -30,6 +31,12 @@ fn probes() -> Probes {
                 autostart: false,
                 cpus: "4-6".parse().unwrap(),
                 devices: vec!["0000:01:00.0".parse().unwrap()],
+                memory: vec![DomainMemory {
+                    size: ByteSize::from_gib(8),
+                    nodes: vec![NumaNodeId(1)],
+                    huge: true,
+                    ..DomainMemory::default()
+                }],
             }],
         }),
         nics: [(
@@ -72,7 +79,13 @@ fn a_capture_reads_back_as_the_server_with_what_libvirt_said() {
     assert_eq!(again, server.try_read(&probes()).unwrap());
     let function = tree::function(&again, "0000:01:00.0");
     assert_eq!(function.details.firmware.as_deref(), Some("218.0.219.13"));
-    assert_eq!(again.hypervisor.libvirt.unwrap().domains[0].name, "red");
+    let red = &again.hypervisor.libvirt.as_ref().unwrap().domains[0];
+    assert_eq!(red.name, "red");
+    let page = again.memory.default_huge_page;
+    assert_eq!(
+        (red.memory[0].size, red.memory[0].page),
+        (ByteSize::from_gib(8), page)
+    );
     capture
         .compare(capture.pack("server").unwrap().as_slice())
         .unwrap();
