@@ -112,8 +112,8 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let whole = pools::read(&scan);
     let power = power::read(&mut scan, &cpus);
     let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
-    let mut pci = pci::read(&mut scan, &online);
-    let iommu_groups = device::read(&mut scan, &mut pci);
+    let (mut pci, listed) = pci::read(&mut scan, &online);
+    let iommu_groups = device::read(&mut scan, &mut pci, &listed);
     let mut interfaces = net::read(&mut scan, &probes.nics);
     net::attach(&mut scan, &interfaces, &mut pci);
     for function in &mut pci {
