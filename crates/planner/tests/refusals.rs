@@ -321,6 +321,7 @@ fn vfs_in_use_fix_their_number() {
         autostart: false,
         cpus: "1".parse().unwrap(),
         devices: vec![pci("0000:42:10.0")],
+        ..DomainFacts::default()
     });
     let (code, message, _) = refused(
         &spec(vec![with_nics("a", vec![vf(by_name("n0p0"))])]),
@@ -344,6 +345,7 @@ fn names_nodes_and_pages_that_are_not_there() {
         autostart: false,
         cpus: "1".parse().unwrap(),
         devices: Vec::new(),
+        ..DomainFacts::default()
     });
     says(
         vec![slice("s", 2)],

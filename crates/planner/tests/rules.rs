@@ -447,6 +447,7 @@ fn running_strangers_keep_their_cpus_and_devices() {
         autostart: false,
         cpus: "2,4".parse().unwrap(),
         devices: vec![pci("0000:41:00.0")],
+        ..DomainFacts::default()
     });
     let mut s = slice("s", 2);
     s.nics = vec![whole(need(NicNuma::Same))];

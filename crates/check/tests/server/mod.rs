@@ -194,6 +194,7 @@ pub fn stranger(cpus: &str, devices: &[&str]) -> DomainFacts {
         autostart: false,
         cpus: self::cpus(cpus),
         devices: devices.iter().map(|d| pci(d)).collect(),
+        ..DomainFacts::default()
     }
 }
 

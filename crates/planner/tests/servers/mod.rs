@@ -404,6 +404,7 @@ pub fn applied(before: &Inventory, plan: &Plan) -> Inventory {
             autostart: true,
             cpus,
             devices,
+            ..DomainFacts::default()
         });
     }
     server
