@@ -10,6 +10,7 @@ use bmslice_model::{ByteSize, NumaNodeId, SliceName};
 use bmslice_plan::Plan;
 use bmslice_spec::{NicChoice, NicKind, NicNuma, Numa, SliceSpec, Slicing, Smt};
 
+use crate::Running;
 use crate::demand;
 use crate::refusal::Refusal;
 use crate::text::and;
@@ -94,6 +95,20 @@ pub enum Change {
     },
     /// Everything may be placed anew.
     Repack,
+    /// Any server instead of the named one.
+    AnyServer {
+        /// The slice.
+        slice: SliceName,
+        /// One on which it fits.
+        server: String,
+    },
+    /// One more server.
+    OneMore {
+        /// The slice.
+        slice: SliceName,
+        /// The server that it is to be like.
+        like: String,
+    },
     /// One slice is left out.
     Without {
         /// The slice.
@@ -157,8 +172,14 @@ impl fmt::Display for Change {
             ),
             Self::Repack => write!(
                 f,
-                "if slices that are placed already may move, it fits: plan anew without the plan that is in force; the moved guests restart"
+                "if slices that are placed already may move, it fits: plan with `--repack`; the moved guests restart"
             ),
+            Self::AnyServer { slice, server } => {
+                write!(f, "with `server: {server}` for slice `{slice}` it fits")
+            }
+            Self::OneMore { slice, like } => {
+                write!(f, "on one more server like `{like}` slice `{slice}` fits")
+            }
             Self::Without { slice } => write!(f, "without slice `{slice}` the others fit"),
             Self::Partly(change) => {
                 write!(
@@ -231,7 +252,10 @@ impl Change {
                 host.reserve_cores = *cores;
                 host.reserve_per_numa = *per_numa;
             }
-            Self::Repack => {}
+            Self::AnyServer { slice, server } => edit(slice, &|s| {
+                s.server = Some(server.clone());
+            }),
+            Self::Repack | Self::OneMore { .. } => {}
             Self::Without { slice } => slices.retain(|s| s.name != *slice),
             Self::Partly(change) => return change.apply(spec),
         }
@@ -287,6 +311,47 @@ pub(crate) fn nearest(
     })
 }
 
+/// The nearest change of one slice with which it fits beside the others of a spec.
+pub(crate) fn of_slice(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    slice: &SliceName,
+) -> Option<Change> {
+    let refusal = Refusal::NoRoom {
+        slices: vec![slice.clone()],
+        asked: String::new(),
+        there: String::new(),
+        change: None,
+    };
+    let change = settles(spec, inventory, previous, &refusal);
+    change.filter(|change| !matches!(change, Change::Without { .. }))
+}
+
+impl Change {
+    /// How much it changes of what is wanted: less is nearer. In the order in which changes are
+    /// tried on one server.
+    pub(crate) fn distance(&self) -> usize {
+        match self {
+            Self::AnyServer { .. } => 0,
+            Self::Repack => 1,
+            Self::Node { .. } => 2,
+            Self::AnyNic { .. } => 3,
+            Self::Vcpus { .. } => 4,
+            Self::Spread { .. } => 5,
+            Self::Vf { .. } => 6,
+            Self::Pack { .. } => 7,
+            Self::PoolOnHost { .. } => 8,
+            Self::Memory { .. } => 9,
+            Self::Reserve { .. } => 10,
+            Self::OtherNic { .. } | Self::Whole { .. } => 11,
+            Self::OneMore { .. } => 12,
+            Self::Without { .. } => 13,
+            Self::Partly(change) => 20 + change.distance(),
+        }
+    }
+}
+
 /// The nearest change with which a whole spec fits.
 fn settles(
     spec: &Slicing,
@@ -295,10 +360,14 @@ fn settles(
     refusal: &Refusal,
 ) -> Option<Change> {
     let fits = |change: &Change| {
-        let previous = previous.filter(|_| *change != Change::Repack);
+        let running = if *change == Change::Repack {
+            Running::MayMove
+        } else {
+            Running::Stays
+        };
         change
             .apply(spec)
-            .is_some_and(|spec| crate::fits(&spec, inventory, previous))
+            .is_some_and(|spec| crate::fits(&spec, inventory, previous, running))
     };
     // Who came last gives way first.
     let slices: Vec<&SliceSpec> = spec
