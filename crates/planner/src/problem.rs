@@ -315,7 +315,11 @@ impl Problem {
             .pools
             .iter()
             .flat_map(|pool| [pool.existing, pool.foreign]);
-        [facts.total, facts.kept].into_iter().chain(pools).collect()
+        let allowed = u64::from(facts.allowed);
+        [facts.total, facts.kept, allowed]
+            .into_iter()
+            .chain(pools)
+            .collect()
     }
 
     pub fn nothing_used(&self) -> Used {

@@ -96,7 +96,11 @@ fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
             let kept = &site.problem.memory.nodes[at];
             let pages = kept.pools.iter().zip(&site.problem.memory.sizes);
             let there: u64 = pages.map(|(pool, size)| pool.existing * size).sum();
-            memory = there.max(kept.total.saturating_sub(kept.kept));
+            memory = if kept.allowed {
+                there.max(kept.total.saturating_sub(kept.kept))
+            } else {
+                0
+            };
         }
         let functions = member.inventory.pci.iter().filter(|f| !f.is_vf());
         let near = functions.filter(|f| f.node.is_none() || f.node == id);
