@@ -265,8 +265,8 @@ fn the_slices_of_a_lost_server_go_to_the_others_and_nobody_else_moves() {
     let in_force = plans(&before);
     let after = place_with(&spec, &servers[..2], &in_force[..2], keep());
     assert_eq!(after.placed(), 3);
-    for at in 0..2 {
-        let (old, new) = (in_force[at].as_ref(), after.shares[at].plan.as_ref());
+    for (at, (old, share)) in in_force.iter().zip(&after.shares).enumerate() {
+        let (old, new) = (old.as_ref(), share.plan.as_ref());
         let name = format!("s{at}");
         assert_eq!(old.unwrap().slice(&name), new.unwrap().slice(&name));
     }
