@@ -529,6 +529,24 @@ impl Refusal {
         }
     }
 
+    /// Whether a change can make it fit at all.
+    pub(crate) fn has_change(&self) -> bool {
+        matches!(
+            self,
+            Self::NicHostNeeds { .. }
+                | Self::GroupHostNeeds { .. }
+                | Self::NicInUse { .. }
+                | Self::NoSriov { .. }
+                | Self::NicRmrr { .. }
+                | Self::VfGroup { .. }
+                | Self::NicGivenTwice { .. }
+                | Self::WholeAndSplit { .. }
+                | Self::GroupShared { .. }
+                | Self::VfTotal { .. }
+                | Self::NoRoom { .. }
+        )
+    }
+
     /// The place for a change, in refusals that can have one.
     pub(crate) fn change_mut(&mut self) -> Option<&mut Option<Box<Change>>> {
         match self {
