@@ -23,6 +23,9 @@ use crate::several_page;
 use crate::tables::count;
 use crate::{documents, picture, server};
 
+/// Hints that are told; more of them nobody reads.
+const HINTS: usize = 5;
+
 /// A server, where it was read from, and what is in force there.
 pub(crate) struct Read {
     pub file: PathBuf,
@@ -103,10 +106,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         }
     );
     let mut failure = Failure::refused(text);
-    for unplaced in &placement.unplaced {
-        if let Some((server, change)) = &unplaced.change {
-            failure = failure.hint(several_page::hint(server, change));
-        }
+    let changes = placement.unplaced.iter().filter_map(|u| u.change.as_ref());
+    let hints: Vec<String> = changes
+        .map(|(server, change)| several_page::hint(server, change))
+        .collect();
+    for hint in hints.iter().take(HINTS) {
+        failure = failure.hint(hint);
+    }
+    if hints.len() > HINTS {
+        let more = hints.len() - HINTS;
+        failure = failure.hint(format!(
+            "`-o json` has those of {} more",
+            count(more, "slice")
+        ));
     }
     Err(failure)
 }

@@ -37,6 +37,9 @@ struct ServerData<'a> {
 #[serde(rename_all = "camelCase")]
 struct UnplacedData {
     slice: String,
+    /// On how many servers it may be.
+    eligible: usize,
+    /// For the first few of these.
     why: Vec<WhyData>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
@@ -209,7 +212,7 @@ pub(crate) fn hint(server: &str, change: &Nearest) -> String {
 
 /// Why a slice has no place: servers that say the same together.
 fn why(unplaced: &Unplaced, names: &[&str]) -> Vec<String> {
-    if unplaced.why.is_empty() {
+    if unplaced.eligible == 0 {
         return vec![format!(
             "the server that it names is none of these: {}",
             names.join(", ")
@@ -223,9 +226,15 @@ fn why(unplaced: &Unplaced, names: &[&str]) -> Vec<String> {
             None => said.push((text, vec![server])),
         }
     }
-    said.into_iter()
+    let mut lines: Vec<String> = said
+        .into_iter()
         .map(|(text, servers)| format!("{}: {text}", servers.join(", ")))
-        .collect()
+        .collect();
+    let more = unplaced.eligible.saturating_sub(unplaced.why.len());
+    if more > 0 {
+        lines.push(format!("{} more", count(more, "server")));
+    }
+    lines
 }
 
 pub(crate) fn data<'a>(result: &'a Planned<'_>) -> Data<'a> {
@@ -248,6 +257,7 @@ pub(crate) fn data<'a>(result: &'a Planned<'_>) -> Data<'a> {
             .iter()
             .map(|unplaced| UnplacedData {
                 slice: unplaced.slice.to_string(),
+                eligible: unplaced.eligible,
                 why: unplaced
                     .why
                     .iter()

@@ -76,7 +76,9 @@ pub struct Share {
 pub struct Unplaced {
     /// Which.
     pub slice: SliceName,
-    /// By server: why not there. Empty when its `server` is none of these.
+    /// On how many servers it may be; 0 when its `server` is none of these.
+    pub eligible: usize,
+    /// By server, for the first few of them: why not there.
     pub why: Vec<(String, Refusal)>,
     /// The nearest change that was tried and would do, and the server where it would.
     pub change: Option<(String, Change)>,

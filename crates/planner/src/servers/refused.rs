@@ -8,8 +8,8 @@ use super::{Placement, Unplaced};
 use crate::change::{self, Change};
 use crate::{Running, place};
 
-/// Servers on which changes are tried, those with the least in them first: on each of many it would
-/// be the same.
+/// Servers that are explained, and on which changes are tried, those with the least in them first:
+/// on each of many it would be the same.
 const SERVERS: usize = 8;
 
 /// Explains one slice.
@@ -24,7 +24,7 @@ pub(super) fn explain(seats: &mut Seats<'_>, slice: usize) -> Unplaced {
         part(spec, &list)
     };
     let mut why = Vec::new();
-    for &server in &eligible {
+    for &server in eligible.iter().take(SERVERS) {
         let member = &members[server];
         if let Some(part) = with(seats, server)
             && let Err(refusal) = place(&part, member.inventory, member.previous, running)
@@ -34,6 +34,7 @@ pub(super) fn explain(seats: &mut Seats<'_>, slice: usize) -> Unplaced {
     }
     Unplaced {
         slice: spec.slices[slice].name.clone(),
+        eligible: eligible.len(),
         change: nearest(seats, slice, &eligible, &with),
         why,
     }
