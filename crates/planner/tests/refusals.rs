@@ -516,3 +516,32 @@ fn a_node_whose_cores_a_cpuset_keeps_away_still_has_its_reserve() {
         assert!(violations.is_empty(), "{barred}: {violations:#?}");
     }
 }
+
+#[test]
+fn what_is_too_large_in_every_way_gets_all_the_changes_that_it_needs() {
+    let server = lab();
+    let mut a = slice("a", 64);
+    a.memory = ByteSize::from_gib(400);
+    let wanted = spec(vec![a]);
+    let refusal = bmslice_planner::plan(&wanted, &server).unwrap_err();
+    let change = refusal.change().unwrap();
+    let Change::Together(changes) = change else {
+        panic!("{change}")
+    };
+    assert_eq!(changes.len(), 2, "{change}");
+    bmslice_planner::plan(&change.apply(&wanted).unwrap(), &server).unwrap();
+}
+
+#[test]
+fn two_slices_that_are_too_large_get_a_change_each() {
+    let server = lab();
+    let mut slices = vec![slice("a", 10), slice("b", 10)];
+    for slice in &mut slices {
+        slice.numa = Numa::Single;
+    }
+    let wanted = spec(slices);
+    let refusal = bmslice_planner::plan(&wanted, &server).unwrap_err();
+    let change = refusal.change().unwrap();
+    assert!(matches!(change, Change::Together(_)), "{change}");
+    bmslice_planner::plan(&change.apply(&wanted).unwrap(), &server).unwrap();
+}

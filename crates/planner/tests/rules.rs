@@ -648,3 +648,19 @@ fn a_domain_keeps_its_uuid_when_the_server_is_renamed() {
     assert_eq!(second.slices()[0].uuid, first.slices()[0].uuid);
     assert_eq!(second.parts().follows, Some(first.digest()));
 }
+
+#[test]
+fn memory_that_a_cpuset_keeps_away_is_given_to_nobody() {
+    for pages in [None, Some(ByteSize::from_gib(1))] {
+        let mut server = lab();
+        server.nodes[0].allowed = false;
+        let mut a = slice("a", 2);
+        a.hugepages = pages;
+        let plan = planned(&spec(vec![a.clone()]), &server);
+        assert_eq!(node_of(&plan, "a"), 1);
+        a.numa = Numa::Node(NumaNodeId(0));
+        let refusal = bmslice_planner::plan(&spec(vec![a]), &server).unwrap_err();
+        let text = refusal.to_string();
+        assert!(text.contains("a cpuset keeps its memory away"), "{text}");
+    }
+}

@@ -264,6 +264,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         },
         machine: GuestMachine::Q35,
         autostart: true,
+        server: None,
     }
 }
 
