@@ -64,13 +64,23 @@ fn host_reserve(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const ISOLATED: Invariant = Invariant {
     code: "isolated",
-    rule: "the isolated CPUs are the online ones that are not the host's, and the free ones those of them that no slice has",
+    rule: "the isolated CPUs are the online ones that this process may use and the host does not have, and the free ones those of them that no slice has",
     test: isolated,
 };
 
 fn isolated(case: &Case<'_>, found: &mut Found) {
     let host = case.plan.host();
-    let isolated = case.server.online.difference(&host.cpus);
+    let others = case.server.online.difference(&host.cpus);
+    let allowed: CpuSet = case
+        .inventory
+        .cpus
+        .iter()
+        // In force, a partition's CPUs are not allowed to whoever looks from outside of it: then
+        // which of them were before cannot be told.
+        .filter(|cpu| cpu.allowed || (in_force(case) && host.isolated.contains(cpu.id)))
+        .map(|cpu| cpu.id)
+        .collect();
+    let isolated = others.intersection(&allowed);
     if host.isolated != isolated {
         let text = format!(
             "the isolated CPUs are {}, should be {isolated}",
@@ -92,9 +102,9 @@ pub(crate) const USABLE: Invariant = Invariant {
     test: usable,
 };
 
-fn usable(case: &Case<'_>, found: &mut Found) {
-    // An isolated cgroup partition takes its CPUs from everybody else's groups: once it is in
-    // force, this process may not use them, and they are the slices' all the same.
+/// Whether an isolated cgroup partition of this plan is in force: it takes its CPUs from everybody
+/// else's groups, so that this process may not use them, and they are the slices' all the same.
+fn in_force(case: &Case<'_>) -> bool {
     let domains = case.inventory.hypervisor.libvirt.iter();
     let running = domains.flat_map(|libvirt| &libvirt.domains).any(|domain| {
         domain.running
@@ -108,7 +118,11 @@ fn usable(case: &Case<'_>, found: &mut Found) {
         found.cgroup == "/bmslice.slice" && found.state == "isolated"
     };
     let made = case.inventory.host.partitions.iter().any(partition);
-    let in_force = (running || made) && case.plan.host().isolation == Isolation::Dynamic;
+    (running || made) && case.plan.host().isolation == Isolation::Dynamic
+}
+
+fn usable(case: &Case<'_>, found: &mut Found) {
+    let in_force = in_force(case);
     for slice in case.plan.slices() {
         for cpu in slice.owned().iter() {
             let why = match case.server.cpu(cpu) {

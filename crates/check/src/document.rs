@@ -22,7 +22,7 @@ pub(crate) const SPEC_DIGEST: Invariant = Invariant {
 
 pub(crate) const FINGERPRINT: Invariant = Invariant {
     code: "fingerprint",
-    rule: "the plan carries this server's fingerprint and name",
+    rule: "the plan carries this server's fingerprint and name, and no slice is for another server",
     test: |case, found| {
         let server = &case.plan.parts().server;
         let now = Fingerprint::of(case.inventory);
@@ -41,6 +41,14 @@ pub(crate) const FINGERPRINT: Invariant = Invariant {
             found.host(format!(
                 "the plan is for `{name}`, this server is `{hostname}`"
             ));
+        }
+        for slice in &case.spec.slices {
+            if let Some(named) = slice.server.as_ref().filter(|named| *named != hostname) {
+                found.push(
+                    Some(slice.name.clone()),
+                    format!("it is for the server `{named}`, this is `{hostname}`"),
+                );
+            }
         }
     },
 };

@@ -30,6 +30,13 @@ fn numa(case: &Case<'_>, found: &mut Found) {
             found.slice(slice, format!("it is not on node {asked} as asked"));
         }
         for node in &nodes {
+            let barred = |n: &&bmslice_inventory::NumaNode| n.id == *node && !n.allowed;
+            if case.inventory.nodes.iter().any(|n| barred(&n)) {
+                found.slice(
+                    slice,
+                    format!("a cpuset keeps the memory of node {node} away"),
+                );
+            }
             if !case.inventory.nodes.iter().any(|n| n.id == *node) {
                 found.slice(slice, format!("node {node} is not on this server"));
             }

@@ -208,6 +208,8 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
     })),
     ("numa", "memory from the other node", InPlan(|p| p.slices[RED].cells[0].node = NumaNodeId(1))),
     ("numa", "both cells on one node", InPlan(|p| p.slices[WIDE].cells[1].node = NumaNodeId(0))),
+    ("numa", "a node whose memory a cpuset keeps away", OnServer(|i| i.nodes[0].allowed = false)),
+    ("fingerprint", "a slice that is for another server", Asked(|s| s[RED].server = Some("other".into()))),
     ("numa", "not the node asked", Asked(|s| s[RED].numa = Numa::Node(NumaNodeId(1)))),
     ("numa", "fewer cells than asked", Asked(|s| s[RED].numa = Numa::Spread(2))),
     ("cells", "one page too many", InPlan(|p| p.slices[RED].memory = ByteSize::from_gib(3))),

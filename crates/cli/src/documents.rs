@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bmslice_inventory::Inventory;
 use bmslice_plan::{Plan, PlanFileError};
-use bmslice_planner::Refusal;
+use bmslice_planner::{Refusal, Running};
 use bmslice_spec::Slicing;
 
 use crate::exit::Exit;
@@ -70,6 +70,12 @@ fn plan_of(path: &Path, bytes: &[u8]) -> Result<Plan, Failure> {
     })
 }
 
+/// Whether a file holds a plan, of whatever version.
+pub(crate) fn is_plan(path: &Path) -> Result<bool, Failure> {
+    let bytes = files::read(path, "an inventory or a plan")?;
+    Ok(format(&bytes).is_some_and(|format| format.starts_with("bmslice/plan/")))
+}
+
 /// The `format` of one of our own files; a spec has none.
 fn format(bytes: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
@@ -102,10 +108,26 @@ pub(crate) fn planned(
     inventory: &Inventory,
     previous: Option<&Plan>,
 ) -> Result<Plan, Failure> {
-    let plan = bmslice_planner::plan_following(spec, inventory, previous).map_err(refusal)?;
-    let violations = bmslice_check::check(spec, inventory, &plan);
+    planned_with(spec, inventory, previous, Running::Stays)
+}
+
+/// As [`planned`]; slices in force may make room for others when that is allowed.
+pub(crate) fn planned_with(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    running: Running,
+) -> Result<Plan, Failure> {
+    let plan = bmslice_planner::plan_with(spec, inventory, previous, running).map_err(refusal)?;
+    judged(spec, inventory, &plan)?;
+    Ok(plan)
+}
+
+/// Has a plan judged by the checker.
+pub(crate) fn judged(spec: &Slicing, inventory: &Inventory, plan: &Plan) -> Result<(), Failure> {
+    let violations = bmslice_check::check(spec, inventory, plan);
     if violations.is_empty() {
-        return Ok(plan);
+        return Ok(());
     }
     let all = violations.iter().fold(
         "the plan breaks its own rules and is not used:".to_owned(),

@@ -60,7 +60,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Refuses a path whose folder is not there: a mistyped one makes no tree of folders.
-fn need_folder(path: &Path) -> Result<(), Failure> {
+pub(crate) fn need_folder(path: &Path) -> Result<(), Failure> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

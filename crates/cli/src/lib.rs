@@ -19,6 +19,8 @@ mod plan_change;
 mod plan_page;
 mod progress;
 mod server;
+mod several;
+mod several_page;
 mod tables;
 
 use std::ffi::OsString;

@@ -60,7 +60,7 @@ impl Pictures {
     }
 }
 
-fn write(path: &Path, svg: &str, context: &Context) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, svg: &str, context: &Context) -> Result<(), Failure> {
     let target = Target {
         path,
         option: "--svg",

@@ -1,57 +1,206 @@
-//! What a plan changes of the one in force, in sentences.
+//! What a plan changes of the one in force, and what that does to running guests.
+//!
+//! Takes two plans of one server; gives a line for each slice and one for the host, signed as users
+//! of other planners know it: `+` comes, `~` is changed, `-` goes, `=` stays as it is. What a change
+//! does to a running guest is what `apply` does: it defines the guest anew, never stops a running
+//! one, and never touches a disk.
 
 use bmslice_model::CpuSet;
 use bmslice_plan::{Plan, SlicePlan};
+use serde::Serialize;
 
-/// One line for each slice that comes, goes or changes, and for the host; none when both are alike.
-pub(crate) fn changes(old: &Plan, new: &Plan) -> Vec<String> {
-    let mut lines = Vec::new();
-    for slice in new.slices() {
-        match old.slice(slice.name.as_str()) {
-            None => lines.push(format!("{}: new", slice.name)),
-            Some(before) => {
-                let differences = slice_changes(before, slice);
-                if !differences.is_empty() {
-                    lines.push(format!("{}: {}", slice.name, differences.join("; ")));
-                }
-            }
-        }
-    }
-    for slice in old.slices() {
-        if new.slice(slice.name.as_str()).is_none() {
-            lines.push(format!("{}: no longer wanted", slice.name));
-        }
-    }
-    let (a, b) = (old.host(), new.host());
-    let mut host = Vec::new();
-    cpus("its CPUs", &a.cpus, &b.cpus, &mut host);
-    cpus("isolated", &a.isolated, &b.isolated, &mut host);
-    let args = |plan: &Plan| -> Vec<String> {
-        plan.host()
-            .kernel_args
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    };
-    changed(
-        "kernel args",
-        &args(old).join(" "),
-        &args(new).join(" "),
-        &mut host,
-    );
-    if a.huge_pages != b.huge_pages {
-        host.push("other huge pages".into());
-    }
-    if a.split != b.split {
-        host.push("other NICs split into VFs".into());
-    }
-    if !host.is_empty() {
-        lines.push(format!("host: {}", host.join("; ")));
-    }
-    lines
+/// What becomes of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Sign {
+    /// It comes.
+    Added,
+    /// It is changed.
+    Changed,
+    /// It goes.
+    Removed,
+    /// It stays as it is.
+    Kept,
 }
 
-fn slice_changes(a: &SlicePlan, b: &SlicePlan) -> Vec<String> {
+impl Sign {
+    fn mark(self) -> char {
+        match self {
+            Self::Added => '+',
+            Self::Changed => '~',
+            Self::Removed => '-',
+            Self::Kept => '=',
+        }
+    }
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Change {
+    pub sign: Sign,
+    /// The slice; nobody's is the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
+    /// What is different.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub what: Vec<String>,
+    /// What that does to a guest that runs.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub guest: String,
+    /// Whether the guest has to be restarted for it.
+    pub restarts: bool,
+}
+
+impl Change {
+    fn new(sign: Sign, slice: Option<&SlicePlan>) -> Self {
+        Self {
+            sign,
+            slice: slice.map(|slice| slice.name.to_string()),
+            what: Vec::new(),
+            guest: String::new(),
+            restarts: false,
+        }
+    }
+
+    /// `~ red: vCPUs on 4,6 instead of 4,5 → …`.
+    pub(crate) fn line(&self) -> String {
+        let name = self.slice.as_deref().unwrap_or("host");
+        let mut line = format!("{} {name}", self.sign.mark());
+        if !self.what.is_empty() {
+            line.push_str(": ");
+            line.push_str(&self.what.join("; "));
+        }
+        if !self.guest.is_empty() {
+            line.push_str(" → ");
+            line.push_str(&self.guest);
+        }
+        line
+    }
+}
+
+/// Whether nothing changes.
+pub(crate) fn is_nothing(changes: &[Change]) -> bool {
+    changes.iter().all(|change| change.sign == Sign::Kept)
+}
+
+/// All lines: the new plan's slices in their order, those that go, the host.
+pub(crate) fn changes(old: Option<&Plan>, new: Option<&Plan>) -> Vec<Change> {
+    let slices = |plan: Option<&Plan>| plan.map_or(Vec::new(), |plan| plan.slices().to_vec());
+    let mut changes: Vec<Change> = slices(new)
+        .iter()
+        .map(|slice| {
+            let was = old.and_then(|old| old.slice(slice.name.as_str()));
+            was.map_or_else(
+                || added(slice),
+                |was| kept_or_changed(was, slice, &heirs(was, new)),
+            )
+        })
+        .collect();
+    for slice in slices(old) {
+        if new.is_none_or(|new| new.slice(slice.name.as_str()).is_none()) {
+            let mut change = Change::new(Sign::Removed, Some(&slice));
+            change.what.push("no longer wanted here".into());
+            let heirs = heirs(&slice, new);
+            change.guest = if heirs.is_empty() {
+                format!("runs on until `bmslice release {}`", slice.name)
+            } else {
+                format!(
+                    "`bmslice release {}` before the plan is applied: {heirs} its CPUs",
+                    slice.name
+                )
+            };
+            changes.push(change);
+        }
+    }
+    if let (Some(old), Some(new)) = (old, new) {
+        let host = host(old, new);
+        if host.as_ref().is_some_and(|host| host.restarts) {
+            let there = changes.iter_mut();
+            for change in there.filter(|c| matches!(c.sign, Sign::Kept | Sign::Changed)) {
+                change.restarts = true;
+                change.guest = "restarts with the server".into();
+            }
+        }
+        changes.extend(host);
+    }
+    changes
+}
+
+/// Who gets CPUs that a slice had, as ``\`red\` gets``: while both run they would share them.
+fn heirs(had: &SlicePlan, new: Option<&Plan>) -> String {
+    let slices = new.map_or(&[][..], |new| new.slices());
+    let names: Vec<String> = slices
+        .iter()
+        .filter(|slice| slice.name != had.name)
+        .filter(|slice| !slice.owned().is_disjoint(&had.owned()))
+        .map(|slice| format!("`{}`", slice.name))
+        .collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!("{one} gets"),
+        more => format!("{} get", more.join(", ")),
+    }
+}
+
+fn added(slice: &SlicePlan) -> Change {
+    let mut change = Change::new(Sign::Added, Some(slice));
+    change.guest = if slice.autostart {
+        "made and started, and starts with the host".into()
+    } else {
+        "made and started".into()
+    };
+    change
+}
+
+fn kept_or_changed(was: &SlicePlan, slice: &SlicePlan, heirs: &str) -> Change {
+    let (restarting, others) = slice_changes(was, slice);
+    if restarting.is_empty() && others.is_empty() {
+        return Change::new(Sign::Kept, Some(slice));
+    }
+    let mut change = Change::new(Sign::Changed, Some(slice));
+    change.restarts = !restarting.is_empty();
+    change.guest = if !heirs.is_empty() {
+        format!("shut it down before the plan is applied: {heirs} its CPUs")
+    } else if change.restarts {
+        "runs on as it was until it is restarted".into()
+    } else {
+        "runs on".into()
+    };
+    change.what = [restarting, others].concat();
+    change
+}
+
+fn host(a: &Plan, b: &Plan) -> Option<Change> {
+    let (a, b) = (a.host(), b.host());
+    let mut change = Change::new(Sign::Changed, None);
+    let what = &mut change.what;
+    cpus("its CPUs", &a.cpus, &b.cpus, what);
+    cpus("isolated", &a.isolated, &b.isolated, what);
+    let args = |args: &[bmslice_model::KernelArg]| -> String {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        args.join(" ")
+    };
+    let (before, now) = (args(&a.kernel_args), args(&b.kernel_args));
+    changed("kernel args", &before, &now, what);
+    if a.huge_pages != b.huge_pages {
+        what.push("other huge pages".into());
+    }
+    if a.split != b.split {
+        what.push("other NICs split into VFs".into());
+    }
+    if what.is_empty() {
+        return None;
+    }
+    if before != now {
+        change.guest = "the server reboots, and all of its guests with it".into();
+        change.restarts = true;
+    }
+    Some(change)
+}
+
+/// What needs a restart of the guest, and what does not.
+fn slice_changes(a: &SlicePlan, b: &SlicePlan) -> (Vec<String>, Vec<String>) {
     let mut all = Vec::new();
     let pins = |slice: &SlicePlan| {
         let pins: Vec<String> = slice.vcpus.iter().map(ToString::to_string).collect();
@@ -76,6 +225,14 @@ fn slice_changes(a: &SlicePlan, b: &SlicePlan) -> Vec<String> {
         (a.iothreads != b.iothreads, "other IOThreads"),
         (a.cells != b.cells, "other guest NUMA cells"),
         (a.nics != b.nics, "other NICs"),
+        (a.machine != b.machine, "another machine type"),
+    ] {
+        if differs {
+            all.push(what.into());
+        }
+    }
+    let mut others = Vec::new();
+    for (differs, what) in [
         (
             a.disk != b.disk,
             "another disk (one that is there is kept as it is)",
@@ -85,16 +242,15 @@ fn slice_changes(a: &SlicePlan, b: &SlicePlan) -> Vec<String> {
             "another set-up inside (only a new disk takes it)",
         ),
         (a.autostart != b.autostart, "autostart"),
-        (a.machine != b.machine, "another machine type"),
     ] {
         if differs {
-            all.push(what.into());
+            others.push(what.into());
         }
     }
-    if all.is_empty() && a != b {
+    if all.is_empty() && others.is_empty() && a != b {
         all.push("other details".into());
     }
-    all
+    (all, others)
 }
 
 fn cpus(what: &str, a: &CpuSet, b: &CpuSet, all: &mut Vec<String>) {
@@ -129,13 +285,23 @@ mod tests {
         Plan::new(parts).unwrap()
     }
 
-    #[test]
-    fn a_plan_changes_nothing_of_itself() {
-        assert_eq!(changes(&seed(), &seed()), Vec::<String>::new());
+    fn lines(new: &Plan) -> Vec<String> {
+        let changes = changes(Some(&seed()), Some(new));
+        changes.iter().map(Change::line).collect()
     }
 
     #[test]
-    fn what_comes_goes_and_moves_is_said() {
+    fn a_plan_changes_nothing_of_itself() {
+        let changes = changes(Some(&seed()), Some(&seed()));
+        assert!(is_nothing(&changes));
+        assert_eq!(
+            lines(&seed()),
+            ["= Red_k8s_cluster_worker1", "= Blue_k8s_cluster_worker1"]
+        );
+    }
+
+    #[test]
+    fn what_comes_goes_and_moves_is_said_with_what_it_does_to_the_guest() {
         let new = edited(|parts| {
             let red = &mut parts.slices[0];
             red.name = "green".parse().unwrap();
@@ -144,14 +310,33 @@ mod tests {
             blue.autostart = false;
             parts.host.kernel_args.clear();
         });
-        let said = changes(&seed(), &new);
-        assert_eq!(said[0], "green: new");
+        let said = lines(&new);
+        assert_eq!(
+            said[0],
+            "+ green → made and started, and starts with the host"
+        );
         assert_eq!(
             said[1],
-            "Blue_k8s_cluster_worker1: vCPUs on 7,5,9,11,17,19,21,23 instead of \
-             5,7,9,11,17,19,21,23; autostart"
+            "~ Blue_k8s_cluster_worker1: vCPUs on 7,5,9,11,17,19,21,23 instead of \
+             5,7,9,11,17,19,21,23; autostart → restarts with the server"
         );
-        assert_eq!(said[2], "Red_k8s_cluster_worker1: no longer wanted");
-        assert!(said[3].starts_with("host: kernel args none instead of intel_iommu=on"));
+        assert_eq!(
+            said[2],
+            "- Red_k8s_cluster_worker1: no longer wanted here → `bmslice release \
+             Red_k8s_cluster_worker1` before the plan is applied: `green` gets its CPUs"
+        );
+        assert!(said[3].starts_with("~ host: kernel args none instead of intel_iommu=on"));
+        assert!(said[3].ends_with("→ the server reboots, and all of its guests with it"));
+    }
+
+    #[test]
+    fn what_the_guest_does_not_see_restarts_nothing() {
+        let new = edited(|parts| parts.slices[0].autostart = false);
+        let changes = changes(Some(&seed()), Some(&new));
+        assert_eq!(
+            changes[0].line(),
+            "~ Red_k8s_cluster_worker1: autostart → runs on"
+        );
+        assert!(!changes[0].restarts);
     }
 }

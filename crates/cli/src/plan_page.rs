@@ -6,7 +6,7 @@ use bmslice_spec::{ImageFrom, Isolation, Setup};
 use comfy_table::Table;
 
 use crate::output::{Output, style};
-use crate::plan_change::changes;
+use crate::plan_change::{changes, is_nothing};
 use crate::tables::{Page, or_dash, table};
 
 /// The whole page; `previous` is the plan in force.
@@ -15,12 +15,12 @@ pub(crate) fn page(plan: &Plan, previous: Option<&Plan>, output: &Output) -> Str
     page.facts(&host(plan));
     if let Some(previous) = previous {
         page.heading("Changes of the plan in force");
-        let changes = changes(previous, plan);
-        if changes.is_empty() {
-            page.line("- none");
+        let changes = changes(Some(previous), Some(plan));
+        if is_nothing(&changes) {
+            page.line("none");
         }
         for change in changes {
-            page.paragraph(&format!("- {change}"), 2);
+            page.paragraph(&change.line(), 2);
         }
     }
     page.heading("CPUs").table(&cpus(plan, output));
@@ -102,7 +102,7 @@ pub(crate) fn device(device: &DeviceRef) -> String {
     }
 }
 
-fn nodes(slice: &SlicePlan) -> String {
+pub(crate) fn nodes(slice: &SlicePlan) -> String {
     let nodes: Vec<String> = slice
         .cells
         .iter()

@@ -5,16 +5,19 @@
 )]
 
 mod archive;
+mod ethtool;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod libvirt;
 mod live;
 mod machine;
+pub mod netlink;
 mod record;
 mod root;
 mod tree;
 
 pub use archive::{ArchiveError, Limits};
+pub use ethtool::{EthtoolRequest, NetAnswers, NicAnswers};
 pub use libvirt::LibvirtConnection;
 pub use live::LiveMachine;
 pub use machine::*;

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use bmslice_model::ByteSize;
 
+use crate::ethtool::{self, NetAnswers};
 use crate::libvirt::LibvirtConnection;
 use crate::machine::{Command, HostError, Hypervisor, Lock, Machine, Output};
 use crate::root::Root;
@@ -113,6 +114,10 @@ impl Machine for LiveMachine {
 
     fn hypervisor(&self) -> Result<Box<dyn Hypervisor + '_>, HostError> {
         Ok(Box::new(LibvirtConnection::open(&self.uri)?))
+    }
+
+    fn nics(&self, names: &[String]) -> Result<NetAnswers, HostError> {
+        ethtool::ask(names).map_err(|source| HostError::Nics { source })
     }
 
     fn now(&self) -> SystemTime {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use bmslice_model::{ByteSize, CpuSet};
 use thiserror::Error;
 
+use crate::ethtool::NetAnswers;
 use crate::root::Root;
 
 /// Why the machine did not do as asked.
@@ -40,6 +41,12 @@ pub enum HostError {
         status: String,
         /// The last 20 lines of its standard error; of its standard output when that is empty.
         stderr: String,
+    },
+    /// The kernel does not tell of the NICs.
+    #[error("cannot ask the kernel about the NICs: {source}")]
+    Nics {
+        /// What the kernel said.
+        source: io::Error,
     },
     /// libvirt refused or is not there.
     #[error("libvirt could not {action}: {message}")]
@@ -215,6 +222,15 @@ pub trait Machine {
     /// # Errors
     /// [`HostError::Hypervisor`] when it does not answer.
     fn hypervisor(&self) -> Result<Box<dyn Hypervisor + '_>, HostError>;
+
+    /// What the drivers of some interfaces tell, as the kernel answered. A machine whose kernel
+    /// cannot be asked answers nothing.
+    ///
+    /// # Errors
+    /// [`HostError::Nics`].
+    fn nics(&self, _names: &[String]) -> Result<NetAnswers, HostError> {
+        Ok(NetAnswers::default())
+    }
 
     /// The time, for journals and deadlines.
     fn now(&self) -> SystemTime;

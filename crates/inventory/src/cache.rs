@@ -31,15 +31,16 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
             let Some(index) = numbered(&name, "index") else {
                 continue;
             };
+            // Whoever shares this one has told of it.
+            let told = known.get(&index);
+            if told.is_some_and(|shares| shares.iter().any(|share| share.contains(cpu))) {
+                continue;
+            }
             let folder = format!("{folder}/{name}");
             let Some(shared) = shared(scan, &folder, of, &online) else {
                 continue;
             };
-            let seen = known.entry(index).or_default();
-            if seen.contains(&shared) {
-                continue;
-            }
-            seen.push(shared.clone());
+            known.entry(index).or_default().push(shared.clone());
             let level = scan.number(&format!("{folder}/level"));
             let kind = match scan.text(&format!("{folder}/type")).as_deref() {
                 Some("Data") => CacheKind::Data,

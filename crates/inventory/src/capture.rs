@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use bmslice_host::{ArchiveError, Limits, Root, Tree};
+use bmslice_host::{ArchiveError, Entry, Limits, Root, Tree};
 use thiserror::Error;
 
 use crate::facts::Inventory;
@@ -50,10 +50,9 @@ impl Capture {
         let root = root.recording();
         let read_now = read(&root, probes)?;
         let mut tree = root.recorded();
-        if *probes != Probes::default() {
-            let text = serde_json::to_string_pretty(probes).map_err(std::io::Error::other)?;
-            tree.put_file(Path::new(PROBES), text.into_bytes())?;
-        }
+        // Without answers too: it tells a capture of ours from other archives.
+        let text = serde_json::to_string_pretty(probes).map_err(std::io::Error::other)?;
+        tree.put_file(Path::new(PROBES), text.into_bytes())?;
         if !redact {
             return Ok(Self {
                 tree,
@@ -67,6 +66,15 @@ impl Capture {
         let inventory = CapturedInventory::read(&redacted)?.into_inner();
         same_shape(&read_now, &inventory)?;
         Ok(Self { tree, inventory })
+    }
+
+    /// Whether an archive is one that [`Capture::pack`] made, and not another program's.
+    #[must_use]
+    pub fn is_one(archive: &[u8]) -> bool {
+        let tree = Tree::unpack(archive, Limits::default());
+        tree.is_ok_and(|tree| {
+            matches!(tree.find(Path::new(PROBES), false), Ok((Entry::File(_), _)))
+        })
     }
 
     /// What was read, as the archive tells it.

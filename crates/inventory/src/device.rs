@@ -11,13 +11,17 @@ use std::collections::BTreeMap;
 use bmslice_model::{ByteSize, IommuGroupId, PciAddress, PciId};
 
 use crate::facts::{Bar, IommuGroup, PciFunction};
-use crate::pci::pci_path;
+use crate::pci::{Entries, pci_path};
 use crate::scan::Scan;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Fills in the details of each function, and gives the groups by number.
-pub(crate) fn read(scan: &mut Scan, functions: &mut [PciFunction]) -> Vec<IommuGroup> {
+pub(crate) fn read(
+    scan: &mut Scan,
+    functions: &mut [PciFunction],
+    listed: &Entries,
+) -> Vec<IommuGroup> {
     let slots = slots(scan);
     let mut members: BTreeMap<IommuGroupId, Vec<PciAddress>> = BTreeMap::new();
     for function in functions.iter() {
@@ -31,7 +35,8 @@ pub(crate) fn read(scan: &mut Scan, functions: &mut [PciFunction]) -> Vec<IommuG
             .iommu_group
             .and_then(|group| members.get(&group))
             .is_some_and(|members| members.len() > 1);
-        details(scan, function, &folder, &slots, together);
+        let entries = listed.get(&function.address).map_or(&[][..], Vec::as_slice);
+        details(scan, function, &folder, entries, &slots, together);
     }
     drives(scan, functions);
     groups(scan, functions, members)
@@ -41,19 +46,12 @@ fn details(
     scan: &Scan,
     function: &mut PciFunction,
     folder: &str,
+    entries: &[String],
     slots: &BTreeMap<String, String>,
     together: bool,
 ) {
     let is_bridge = function.is_bridge();
     let facts = &mut function.details;
-    facts.root_complex = scan.root.link(folder).ok().and_then(|path| {
-        path.components().find_map(|part| {
-            let name = part.as_os_str().to_str()?;
-            name.strip_prefix("pci")
-                .is_some_and(|rest| rest.contains(':'))
-                .then(|| name.to_owned())
-        })
-    });
     if (together || is_bridge) && function.iommu_group.is_some() {
         facts.acs = has_acs(scan, folder);
     }
@@ -61,30 +59,37 @@ fn details(
     let device = address.split('.').next().unwrap_or_default();
     facts.slot = slots.get(device).cloned();
     if is_bridge {
+        facts.subsystem = None;
         return;
     }
+    let has = |entry: &str| entries.binary_search_by(|e| e.as_str().cmp(entry)).is_ok();
     let hex = |name: &str| {
         let text = scan.text(&format!("{folder}/{name}"))?;
         u16::from_str_radix(text.trim_start_matches("0x"), 16).ok()
     };
-    facts.subsystem = hex("subsystem_vendor")
-        .filter(|vendor| *vendor != 0 && *vendor != 0xffff)
-        .and_then(|vendor| {
-            Some(PciId {
-                vendor,
-                device: hex("subsystem_device")?,
-            })
-        });
-    facts.label = scan.text(&format!("{folder}/label"));
-    facts.reset_methods = scan
-        .root
-        .attribute(format!("{folder}/reset_method"))
-        .map(|text| text.split_whitespace().map(Into::into).collect());
+    let subsystem = facts.subsystem.take().or_else(|| {
+        Some(PciId {
+            vendor: hex("subsystem_vendor")?,
+            device: hex("subsystem_device")?,
+        })
+    });
+    facts.subsystem = subsystem.filter(|id| id.vendor != 0 && id.vendor != 0xffff);
+    if has("label") {
+        facts.label = scan.text(&format!("{folder}/label"));
+    }
+    if has("reset_method") {
+        facts.reset_methods = scan
+            .root
+            .attribute(format!("{folder}/reset_method"))
+            .map(|text| text.split_whitespace().map(Into::into).collect());
+    }
     facts.bars = bars(&scan.file(&format!("{folder}/resource")));
-    facts.ptp = scan
-        .list(&format!("{folder}/ptp"))
-        .into_iter()
-        .find(|name| name.starts_with("ptp"));
+    if has("ptp") {
+        facts.ptp = scan
+            .list(&format!("{folder}/ptp"))
+            .into_iter()
+            .find(|name| name.starts_with("ptp"));
+    }
 }
 
 /// The names of slots by `domain:bus:device`.

@@ -11,6 +11,7 @@ mod device;
 mod host;
 mod interface;
 mod memory;
+mod nic;
 mod node;
 mod power;
 
@@ -18,6 +19,7 @@ pub use device::*;
 pub use host::*;
 pub use interface::*;
 pub use memory::*;
+pub use nic::*;
 pub use node::*;
 pub use power::*;
 
@@ -430,7 +432,7 @@ pub struct LibvirtFacts {
 }
 
 /// A libvirt domain and what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DomainFacts {
     /// Its name.
@@ -448,6 +450,10 @@ pub struct DomainFacts {
     /// The PCI functions it has.
     #[serde(default)]
     pub devices: Vec<PciAddress>,
+    /// Its memory: what runs, or for one that is shut off what its next start takes; a part for
+    /// each cell of the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<DomainMemory>,
 }
 
 /// Something odd that was found, and taken as it is.

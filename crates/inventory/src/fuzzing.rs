@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("attributes", attributes),
     ("proc_files", proc_files),
     ("libvirt_xml", libvirt_xml),
+    ("ethtool", ethtool),
     ("inventory_json", inventory_json),
     ("archive", archive),
     ("tree", tree),
@@ -122,6 +123,18 @@ pub fn proc_files(data: &[u8]) {
 /// libvirt's XML.
 pub fn libvirt_xml(data: &[u8]) {
     crate::libvirt::parse(&text(data));
+}
+
+/// What the kernel answers about NICs: a byte for what it is, two for its length, the answer.
+pub fn ethtool(data: &[u8]) {
+    let (nics, devlink) = crate::ethtool::facts(&crate::ethtool::recorded(data));
+    let probes = Probes {
+        nics,
+        devlink,
+        ..Probes::default()
+    };
+    let printed = serde_json::to_string(&probes).unwrap();
+    assert_eq!(serde_json::from_str::<Probes>(&printed).unwrap(), probes);
 }
 
 /// Inventory files.

@@ -11,6 +11,7 @@ mod capture;
 mod cgroup;
 mod cpu;
 mod device;
+mod ethtool;
 mod facts;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

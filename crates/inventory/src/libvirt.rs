@@ -2,11 +2,13 @@
 //!
 //! Source: libvirt's `formatdomain` (cputune, hostdev, interface type='hostdev') and `formatcaps`.
 
+mod memory;
+
 use bmslice_host::{HostError, Hypervisor};
 use bmslice_model::{CpuId, CpuSet, PciAddress};
 use quick_xml::events::{BytesStart, Event};
 
-use crate::facts::{DomainFacts, LibvirtFacts};
+use crate::facts::{DomainFacts, DomainMemory, LibvirtFacts};
 
 /// Asks libvirt for its versions, whether it has KVM, and its domains.
 ///
@@ -43,6 +45,7 @@ pub fn libvirt_facts(hypervisor: &dyn Hypervisor) -> Result<LibvirtFacts, HostEr
             autostart: state.autostart,
             cpus: held.cpus,
             devices: held.devices,
+            memory: held.memory,
         });
     }
     domains.sort_by(|a, b| a.name.cmp(&b.name));
@@ -85,11 +88,14 @@ fn has_kvm(xml: &str) -> Result<bool, quick_xml::Error> {
 struct Holdings {
     cpus: CpuSet,
     devices: Vec<PciAddress>,
+    memory: Vec<DomainMemory>,
 }
 
 fn holdings(xml: &str) -> Result<Holdings, quick_xml::Error> {
     let mut held = Holdings::default();
+    let mut memory = memory::Reader::default();
     walk(xml, |path, event| {
+        memory.visit(path, event);
         let (Event::Start(tag) | Event::Empty(tag)) = event else {
             return;
         };
@@ -123,6 +129,7 @@ fn holdings(xml: &str) -> Result<Holdings, quick_xml::Error> {
         }
     })?;
     held.devices.sort_unstable();
+    held.memory = memory.finish();
     Ok(held)
 }
 

@@ -4,9 +4,12 @@
 //! Keeps true: a permanent MAC is one that the driver or the bond gave as permanent; an address
 //! that was set or made up is none.
 
+use std::collections::BTreeMap;
+
+use bmslice_host::Root;
 use bmslice_model::{MacAddress, PciAddress};
 
-use crate::facts::{NetInterface, PciFunction};
+use crate::facts::{EthtoolFacts, NetInterface, PciFunction};
 use crate::pci::pci_path;
 use crate::scan::Scan;
 
@@ -18,8 +21,16 @@ pub(crate) struct Interface {
     pub(crate) path: Vec<PciAddress>,
 }
 
-/// Reads every interface, by name.
-pub(crate) fn read(scan: &mut Scan) -> Vec<Interface> {
+/// The interfaces with a device under them: those whose driver can be asked.
+pub(crate) fn with_device(root: &Root) -> Vec<String> {
+    let names = root.list(NET).unwrap_or_default().into_iter();
+    names
+        .filter(|name| root.exists(format!("{NET}/{name}/device")))
+        .collect()
+}
+
+/// Reads every interface, by name; `told` is what their drivers tell.
+pub(crate) fn read(scan: &mut Scan, told: &BTreeMap<String, EthtoolFacts>) -> Vec<Interface> {
     let mut interfaces: Vec<Interface> = scan
         .list(NET)
         .into_iter()
@@ -30,6 +41,13 @@ pub(crate) fn read(scan: &mut Scan) -> Vec<Interface> {
             interface.facts.permanent_mac = Some(mac);
             // A capture without links still knows its bonds.
             interface.facts.master.get_or_insert(bond);
+        }
+    }
+    for Interface { facts, .. } in &mut interfaces {
+        facts.ethtool = told.get(&facts.name).cloned();
+        if facts.permanent_mac.is_none() {
+            // An address that was set hides the one in sysfs.
+            facts.permanent_mac = facts.ethtool.as_ref().and_then(|told| told.permanent_mac);
         }
     }
     interfaces
@@ -53,6 +71,10 @@ pub(crate) fn attach(scan: &mut Scan, interfaces: &[Interface], functions: &mut 
         // have no permanent address.
         if function.mac.is_none() {
             function.mac = interface.facts.permanent_mac;
+        }
+        let told = interface.facts.ethtool.as_ref();
+        if function.details.firmware.is_none() {
+            function.details.firmware = told.and_then(|told| told.firmware.clone());
         }
     }
 }
@@ -115,6 +137,7 @@ fn interface(scan: &mut Scan, name: String) -> Option<Interface> {
             .filter_map(|e| e.strip_prefix("lower_").map(Into::into))
             .collect(),
         default_route: false,
+        ethtool: None,
     };
     Some(Interface { facts, path })
 }

@@ -14,31 +14,49 @@ use crate::scan::{Scan, numbered};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
+/// The names in each function's folder, sorted: what is not there need not be asked for.
+pub(crate) type Entries = BTreeMap<PciAddress, Vec<String>>;
+
 /// Reads every function, by address.
-pub(crate) fn read(scan: &mut Scan, online: &CpuSet) -> Vec<PciFunction> {
+pub(crate) fn read(scan: &mut Scan, online: &CpuSet) -> (Vec<PciFunction>, Entries) {
     let mut functions = Vec::new();
+    let mut listed = Entries::new();
     let mut regions: BTreeMap<IommuGroupId, bool> = BTreeMap::new();
     for name in scan.list(DEVICES) {
         match name.parse::<PciAddress>() {
-            Ok(address) => functions.push(function(scan, address, &name, online, &mut regions)),
+            Ok(address) => {
+                let entries = scan.list(&format!("{DEVICES}/{name}"));
+                functions.push(function(
+                    scan,
+                    address,
+                    &name,
+                    &entries,
+                    online,
+                    &mut regions,
+                ));
+                listed.insert(address, entries);
+            }
             Err(error) => scan.note(DEVICES, error.to_string()),
         }
     }
     functions.sort_by_key(|f| f.address);
-    functions
+    (functions, listed)
 }
 
 fn function(
     scan: &mut Scan,
     address: PciAddress,
     name: &str,
+    entries: &[String],
     online: &CpuSet,
     regions: &mut BTreeMap<IommuGroupId, bool>,
 ) -> PciFunction {
     let folder = format!("{DEVICES}/{name}");
-    let entries = scan.list(&folder);
     let has = |entry: &str| entries.binary_search_by(|e| e.as_str().cmp(entry)).is_ok();
-    let (id, class) = identity(scan, &folder, &entries);
+    let (id, class, subsystem) = identity(scan, &folder, entries);
+    let link = scan.root.link(&folder).unwrap_or_default();
+    let mut upstream = pci_path(&link);
+    upstream.retain(|bridge| *bridge != address);
     let iommu_group = has("iommu_group")
         .then(|| scan.root.link_name(format!("{folder}/iommu_group")))
         .flatten()
@@ -62,17 +80,9 @@ fn function(
         local_cpus: CpuSet::new(),
         iommu_group,
         rmrr,
-        upstream: scan
-            .root
-            .link(&folder)
-            .map(|path| {
-                let mut path = pci_path(&path);
-                path.retain(|bridge| *bridge != address);
-                path
-            })
-            .unwrap_or_default(),
+        upstream,
         sriov: has("sriov_totalvfs")
-            .then(|| sriov(scan, &folder, &entries))
+            .then(|| sriov(scan, &folder, entries))
             .flatten(),
         physfn: has("physfn")
             .then(|| scan.root.link_name(format!("{folder}/physfn")))
@@ -82,6 +92,8 @@ fn function(
         mac: None,
         ..PciFunction::default()
     };
+    function.details.root_complex = root_complex(&link);
+    function.details.subsystem = subsystem;
     if function.node.is_none() {
         function.local_cpus = scan
             .cpus(&folder, "local_cpulist", "local_cpus")
@@ -92,14 +104,29 @@ fn function(
     function
 }
 
-/// Vendor, device and class: all three in one file where the kernel has a uevent.
-fn identity(scan: &mut Scan, folder: &str, entries: &[String]) -> (PciId, String) {
+/// `pci0000:00` of a device's path.
+fn root_complex(path: &Path) -> Option<String> {
+    path.components().find_map(|part| {
+        let name = part.as_os_str().to_str()?;
+        name.strip_prefix("pci")
+            .is_some_and(|rest| rest.contains(':'))
+            .then(|| name.to_owned())
+    })
+}
+
+/// Vendor, device, class, and the board's maker and model: all in one file where the kernel has a
+/// uevent.
+fn identity(scan: &mut Scan, folder: &str, entries: &[String]) -> (PciId, String, Option<PciId>) {
+    let mut subsystem = None;
     let mut id = None;
     let mut class = None;
     if entries.iter().any(|e| e == "uevent") {
         for line in scan.file(&format!("{folder}/uevent")).lines() {
             match line.split_once('=') {
                 Some(("PCI_ID", value)) => id = value.to_ascii_lowercase().parse().ok(),
+                Some(("PCI_SUBSYS_ID", value)) => {
+                    subsystem = value.to_ascii_lowercase().parse().ok();
+                }
                 Some(("PCI_CLASS", value)) => class = u32::from_str_radix(value, 16).ok(),
                 _ => {}
             }
@@ -123,7 +150,8 @@ fn identity(scan: &mut Scan, folder: &str, entries: &[String]) -> (PciId, String
         vendor: 0,
         device: 0,
     };
-    (id.unwrap_or(none), format!("{:#08x}", class.unwrap_or(0)))
+    let class = format!("{:#08x}", class.unwrap_or(0));
+    (id.unwrap_or(none), class, subsystem)
 }
 
 fn name_of(id: PciId) -> Option<String> {

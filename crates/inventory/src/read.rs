@@ -1,16 +1,18 @@
 //! Reading a whole server, phase by phase, and the two kinds of inventory that come of it.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use bmslice_host::{Machine, Root};
+use bmslice_host::{Machine, NetAnswers, Root};
+use bmslice_model::PciAddress;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::facts::{FORMAT, Inventory, LibvirtFacts, Note};
+use crate::facts::{DevlinkFacts, EthtoolFacts, FORMAT, Inventory, LibvirtFacts, Note};
 use crate::scan::Scan;
 use crate::{
-    block, boot, cache, cpu, device, host, hypervisor, machine, memory, needs, net, pci, pools,
-    power, routes,
+    block, boot, cache, cpu, device, ethtool, host, hypervisor, machine, memory, needs, net, pci,
+    pools, power, routes,
 };
 
 /// Where a capture keeps its [`Probes`].
@@ -51,10 +53,20 @@ pub struct Probes {
     /// Why libvirt did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt_error: Option<String>,
+    /// What the drivers of NICs tell, by interface.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nics: BTreeMap<String, EthtoolFacts>,
+    /// What devlink tells, by PCI function.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devlink: BTreeMap<PciAddress, DevlinkFacts>,
+    /// Why the kernel did not tell of the NICs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nics_error: Option<String>,
 }
 
 impl Probes {
-    /// Asks a machine; a libvirt that does not answer is told in `libvirt_error`.
+    /// Asks a machine; a libvirt that does not answer is told in `libvirt_error`, a kernel that
+    /// does not in `nics_error`.
     #[must_use]
     pub fn of(machine: &dyn Machine, session_peer: Option<&str>) -> Self {
         let answer = machine
@@ -64,10 +76,19 @@ impl Probes {
             Ok(facts) => (Some(facts), None),
             Err(error) => (None, Some(error.to_string())),
         };
+        let told = machine.nics(&net::with_device(machine.root()));
+        let (answers, nics_error) = match told {
+            Ok(answers) => (answers, None),
+            Err(error) => (NetAnswers::default(), Some(error.to_string())),
+        };
+        let (nics, devlink) = ethtool::facts(&answers);
         Self {
             session_peer: session_peer.map(Into::into),
             libvirt,
             libvirt_error,
+            nics,
+            devlink,
+            nics_error,
         }
     }
 }
@@ -91,10 +112,16 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let whole = pools::read(&scan);
     let power = power::read(&mut scan, &cpus);
     let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
-    let mut pci = pci::read(&mut scan, &online);
-    let iommu_groups = device::read(&mut scan, &mut pci);
-    let mut interfaces = net::read(&mut scan);
+    let (mut pci, listed) = pci::read(&mut scan, &online);
+    let iommu_groups = device::read(&mut scan, &mut pci, &listed);
+    let mut interfaces = net::read(&mut scan, &probes.nics);
     net::attach(&mut scan, &interfaces, &mut pci);
+    for function in &mut pci {
+        function.details.devlink = probes.devlink.get(&function.address).cloned();
+    }
+    if let Some(error) = &probes.nics_error {
+        scan.note("/sys/class/net", error);
+    }
     let routes = routes::Routes::read(&scan);
     let storage = block::read(&mut scan);
     needs::mark(
@@ -110,6 +137,11 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let mut hypervisor = hypervisor::read(&scan);
     hypervisor.libvirt.clone_from(&probes.libvirt);
     hypervisor.libvirt_error.clone_from(&probes.libvirt_error);
+    for domain in hypervisor.libvirt.iter_mut().flat_map(|l| &mut l.domains) {
+        for part in domain.memory.iter_mut().filter(|part| part.huge) {
+            part.page = part.page.or(whole.default_huge_page);
+        }
+    }
     Ok(Inventory {
         format: FORMAT.into(),
         machine,

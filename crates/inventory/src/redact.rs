@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use bmslice_host::{Entry, Tree};
 use regex_lite::{Captures, Regex};
 
+use crate::read::{PROBES, Probes};
 use addresses::Addresses;
 
 /// Attributes that are unique to a thing.
@@ -55,6 +56,9 @@ const VERSIONS: [&str; 5] = [
     "/usr/lib/os-release",
     "/sys/class/dmi/id/bios_version",
 ];
+
+/// What has addresses in a capture's answers; each stands on a line of its own.
+const WITH_ADDRESSES: [&str; 3] = ["\"sessionPeer\":", "\"libvirtError\":", "\"nicsError\":"];
 
 /// What is replaced by what.
 pub(crate) struct Redaction {
@@ -170,6 +174,12 @@ impl Redaction {
                     .or_insert(format!("serial-{serials}"));
             }
         }
+        for value in devlink_serials(tree) {
+            if !common(&value) && !words.contains_key(&value.to_lowercase()) {
+                serials += 1;
+                words.insert(value.to_lowercase(), format!("serial-{serials}"));
+            }
+        }
         let mut words: Vec<(String, String)> = words.into_iter().collect();
         words.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
         Self {
@@ -220,6 +230,8 @@ impl Redaction {
             return bytes.to_vec();
         };
         let addresses = !VERSIONS.iter().any(|version| path == Path::new(version));
+        // Beside the files are answers of libvirt and of drivers, most of them versions.
+        let beside = path == Path::new(PROBES);
         let name = path.file_name().unwrap_or_default();
         let in_net = path.parent().is_some_and(|folder| folder.ends_with("net"))
             && path.starts_with("/proc");
@@ -237,6 +249,9 @@ impl Redaction {
             } else {
                 line.to_owned()
             };
+            let has_address = |key: &str| line.trim_start().starts_with(key);
+            let addresses =
+                addresses && (!beside || WITH_ADDRESSES.iter().any(|key| has_address(key)));
             out.push_str(&self.line(&line, addresses));
         }
         out.into_bytes()
@@ -399,6 +414,17 @@ fn replace_words(text: &str, word: &Regex, with: impl Fn(&str) -> String) -> Str
     }
     out.push_str(&text[from..]);
     out
+}
+
+/// The serial numbers that devlink told of cards and their boards.
+fn devlink_serials(tree: &Tree) -> Vec<String> {
+    let probes: Probes = text(tree, PROBES)
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let told = probes.devlink.into_values();
+    told.flat_map(|device| [device.serial, device.board_serial])
+        .flatten()
+        .collect()
 }
 
 /// The names of this host and of the servers that it mounts from.

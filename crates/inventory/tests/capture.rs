@@ -11,9 +11,10 @@ use std::path::Path;
 
 use bmslice_host::{Entry, Limits, Root, Tree as Kept};
 use bmslice_inventory::{
-    Capture, CaptureError, CapturedInventory, DomainFacts, HostNeed, Inventory, LibvirtFacts,
-    Probes,
+    Capture, CaptureError, CapturedInventory, DevlinkFacts, DomainFacts, DomainMemory,
+    EthtoolFacts, HostNeed, Inventory, LibvirtFacts, Probes,
 };
+use bmslice_model::{ByteSize, NumaNodeId};
 use tree::{Tree, X540, needs, seed_server};
 
 fn probes() -> Probes {
@@ -30,9 +31,35 @@ fn probes() -> Probes {
                 autostart: false,
                 cpus: "4-6".parse().unwrap(),
                 devices: vec!["0000:01:00.0".parse().unwrap()],
+                memory: vec![DomainMemory {
+                    size: ByteSize::from_gib(8),
+                    nodes: vec![NumaNodeId(1)],
+                    huge: true,
+                    ..DomainMemory::default()
+                }],
             }],
         }),
-        libvirt_error: None,
+        nics: [(
+            "eno1".to_owned(),
+            EthtoolFacts {
+                // As long as an IPv4 address, and none.
+                firmware: Some("218.0.219.13".into()),
+                permanent_mac: Some("bc:30:5b:f2:87:77".parse().unwrap()),
+                ..EthtoolFacts::default()
+            },
+        )]
+        .into(),
+        devlink: [(
+            "0000:01:00.0".parse().unwrap(),
+            DevlinkFacts {
+                serial: Some("MT2134K0815".into()),
+                board_serial: Some("BOARDNO7".into()),
+                running: [("fw".to_owned(), "16.35.20.4".to_owned())].into(),
+                ..DevlinkFacts::default()
+            },
+        )]
+        .into(),
+        ..Probes::default()
     }
 }
 
@@ -50,7 +77,15 @@ fn a_capture_reads_back_as_the_server_with_what_libvirt_said() {
     let (_, again) = read_back(&capture);
     assert_eq!(again, *capture.inventory());
     assert_eq!(again, server.try_read(&probes()).unwrap());
-    assert_eq!(again.hypervisor.libvirt.unwrap().domains[0].name, "red");
+    let function = tree::function(&again, "0000:01:00.0");
+    assert_eq!(function.details.firmware.as_deref(), Some("218.0.219.13"));
+    let red = &again.hypervisor.libvirt.as_ref().unwrap().domains[0];
+    assert_eq!(red.name, "red");
+    let page = again.memory.default_huge_page;
+    assert_eq!(
+        (red.memory[0].size, red.memory[0].page),
+        (ByteSize::from_gib(8), page)
+    );
     capture
         .compare(capture.pack("server").unwrap().as_slice())
         .unwrap();
@@ -152,6 +187,8 @@ fn secretive() -> (Tree, Vec<&'static str>) {
         "nas04",
         "bc:30:5b",
         "bc305bf287",
+        "mt2134k0815",
+        "boardno7",
         "0b6ce2a1",
         "6a3c7f0e",
         "203.0.113",
@@ -232,6 +269,14 @@ fn what_is_redacted_still_belongs_together() {
         "{cmdline}"
     );
     assert_eq!(redacted.machine.kernel, plain.machine.kernel);
+    let eno1 = |inventory: &Inventory| {
+        let found = inventory.interfaces.iter().find(|i| i.name == "eno1");
+        found.unwrap().ethtool.clone().unwrap()
+    };
+    assert_eq!(eno1(redacted).firmware, eno1(&plain).firmware);
+    assert_ne!(eno1(redacted).permanent_mac, eno1(&plain).permanent_mac);
+    let card = tree::function(redacted, "0000:01:00.0").details.clone();
+    assert_eq!(card.devlink.unwrap().running["fw"], "16.35.20.4");
     let domain = &redacted.hypervisor.libvirt.as_ref().unwrap().domains[0];
     assert_eq!(domain.devices, ["0000:01:00.0".parse().unwrap()]);
 }

@@ -259,3 +259,38 @@ fn what_runs_on_the_host_is_told() {
         .unwrap();
     assert_eq!(group.domain.as_deref(), Some("DMA-FQ"));
 }
+
+#[test]
+fn an_address_that_was_set_does_not_hide_the_permanent_one_that_the_driver_tells() {
+    let server = tree::seed_server();
+    server.file(
+        &format!("/sys/devices/{}/net/eno1/addr_assign_type", tree::X540[0]),
+        "3",
+    );
+    assert_eq!(function(&server.read(), "0000:01:00.0").mac, None);
+    let permanent = "bc:30:5b:f2:87:77".parse().unwrap();
+    let probes = bmslice_inventory::Probes {
+        nics: [(
+            "eno1".to_owned(),
+            bmslice_inventory::EthtoolFacts {
+                permanent_mac: Some(permanent),
+                ..Default::default()
+            },
+        )]
+        .into(),
+        ..Default::default()
+    };
+    let told = server.try_read(&probes).unwrap();
+    assert_eq!(function(&told, "0000:01:00.0").mac, Some(permanent));
+}
+
+#[test]
+fn a_kernel_that_tells_nothing_of_nics_is_noted() {
+    let server = tree::seed_server();
+    let probes = bmslice_inventory::Probes {
+        nics_error: Some("cannot ask the kernel about the NICs: no".into()),
+        ..Default::default()
+    };
+    let notes = server.try_read(&probes).unwrap().notes;
+    assert!(notes.iter().any(|note| note.text.contains("the NICs: no")));
+}

@@ -73,4 +73,6 @@ fn domains_are_told_with_their_pins_and_devices() {
     assert_eq!((red.name.as_str(), red.running), ("red", false));
     assert_eq!(red.cpus.to_string(), "4-6,8");
     assert_eq!(red.devices, ["0000:41:00.0".parse().unwrap()]);
+    let sizes: Vec<u64> = red.memory.iter().map(|part| part.size.mib()).collect();
+    assert_eq!((sizes, red.memory[0].huge), (vec![64], false));
 }

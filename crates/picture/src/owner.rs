@@ -72,10 +72,11 @@ impl Owners {
     fn planned(inventory: &Inventory, plan: &Plan) -> Self {
         let mut owners = Self::default();
         for cpu in &inventory.cpus {
-            let owner = if plan.host().cpus.contains(cpu.id) {
-                Owner::Host
-            } else {
+            // What a cpuset keeps away is in use by somebody of the host's.
+            let owner = if plan.host().isolated.contains(cpu.id) {
                 Owner::Free
+            } else {
+                Owner::Host
             };
             owners.threads.insert(cpu.id, owner);
         }

@@ -40,7 +40,10 @@ pub(crate) fn parts(
         let laid = layout::lay_out(slice, places, server).unwrap_or_else(|| nothing(server));
         slices.push(slice_plan(spec, slice, site, laid, nics, previous));
     }
-    let isolated = server.online.difference(&server.host);
+    let isolated = server
+        .online
+        .difference(&server.host)
+        .difference(&server.kept_away);
     let free = slices
         .iter()
         .fold(isolated.clone(), |free: CpuSet, slice: &SlicePlan| {

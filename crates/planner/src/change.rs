@@ -10,9 +10,13 @@ use bmslice_model::{ByteSize, NumaNodeId, SliceName};
 use bmslice_plan::Plan;
 use bmslice_spec::{NicChoice, NicKind, NicNuma, Numa, SliceSpec, Slicing, Smt};
 
+use crate::Running;
 use crate::demand;
 use crate::refusal::Refusal;
 use crate::text::and;
+
+/// Changes that are put together at most.
+const ROUNDS: usize = 6;
 
 /// One change to what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,11 +98,27 @@ pub enum Change {
     },
     /// Everything may be placed anew.
     Repack,
+    /// Any server instead of the named one.
+    AnyServer {
+        /// The slice.
+        slice: SliceName,
+        /// One on which it fits.
+        server: String,
+    },
+    /// One more server.
+    OneMore {
+        /// The slice.
+        slice: SliceName,
+        /// The server that it is to be like.
+        like: String,
+    },
     /// One slice is left out.
     Without {
         /// The slice.
         slice: SliceName,
     },
+    /// Several changes, none of which suffices alone.
+    Together(Vec<Change>),
     /// A change that settles what was refused, where something else does not fit either.
     Partly(Box<Change>),
 }
@@ -157,9 +177,22 @@ impl fmt::Display for Change {
             ),
             Self::Repack => write!(
                 f,
-                "if slices that are placed already may move, it fits: plan anew without the plan that is in force; the moved guests restart"
+                "if slices that are placed already may move, it fits: plan with `--repack`; the moved guests restart"
             ),
+            Self::AnyServer { slice, server } => {
+                write!(f, "with `server: {server}` for slice `{slice}` it fits")
+            }
+            Self::OneMore { slice, like } => {
+                write!(f, "on one more server like `{like}` slice `{slice}` fits")
+            }
             Self::Without { slice } => write!(f, "without slice `{slice}` the others fit"),
+            Self::Together(changes) => {
+                let parts = changes.iter().map(|change| {
+                    let text = change.to_string();
+                    text.strip_suffix(" it fits").unwrap_or(&text).to_owned()
+                });
+                write!(f, "{} it fits", and(parts))
+            }
             Self::Partly(change) => {
                 write!(
                     f,
@@ -231,8 +264,16 @@ impl Change {
                 host.reserve_cores = *cores;
                 host.reserve_per_numa = *per_numa;
             }
-            Self::Repack => {}
+            Self::AnyServer { slice, server } => edit(slice, &|s| {
+                s.server = Some(server.clone());
+            }),
+            Self::Repack | Self::OneMore { .. } => {}
             Self::Without { slice } => slices.retain(|s| s.name != *slice),
+            Self::Together(changes) => {
+                let mut changes = changes.iter();
+                let first = changes.next()?.apply(spec)?;
+                return changes.try_fold(first, |spec, change| change.apply(&spec));
+            }
             Self::Partly(change) => return change.apply(spec),
         }
         Slicing::new(host, slices).ok()
@@ -273,7 +314,59 @@ pub(crate) fn nearest(
     previous: Option<&Plan>,
     refusal: &Refusal,
 ) -> Option<Change> {
-    settles(spec, inventory, previous, refusal).or_else(|| {
+    settles(spec, inventory, previous, refusal)
+        .or_else(|| one_by_one(spec, inventory, previous, refusal))
+        .or_else(|| in_part(spec, inventory, previous, refusal))
+}
+
+/// What settles the first refusal, then what settles the next, until nothing is refused.
+fn one_by_one(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    refusal: &Refusal,
+) -> Option<Change> {
+    let first = in_part(spec, inventory, previous, refusal)?;
+    let mut changed = first.apply(spec)?;
+    let Change::Partly(first) = first else {
+        return None;
+    };
+    let mut changes = vec![*first];
+    while changes.len() < ROUNDS {
+        let refusal = crate::place(&changed, inventory, previous, Running::Stays).err()?;
+        refusal.has_change().then_some(())?;
+        let whole = settles(&changed, inventory, previous, &refusal);
+        let (next, last) = match whole {
+            Some(change) => (change, true),
+            None => match in_part(&changed, inventory, previous, &refusal)? {
+                Change::Partly(change) => (*change, false),
+                _ => return None,
+            },
+        };
+        // To leave slices out settles everything: that is no answer to the first question.
+        if matches!(next, Change::Without { .. } | Change::Repack) {
+            return None;
+        }
+        changed = next.apply(&changed)?;
+        match next {
+            Change::Together(more) => changes.extend(more),
+            next => changes.push(next),
+        }
+        if last {
+            return Some(Change::Together(changes));
+        }
+    }
+    None
+}
+
+/// What settles the refusal alone, where something else is refused as well.
+fn in_part(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    refusal: &Refusal,
+) -> Option<Change> {
+    Some(()).and_then(|()| {
         let about = refusal.slices();
         let among = spec
             .slices
@@ -287,6 +380,48 @@ pub(crate) fn nearest(
     })
 }
 
+/// The nearest change of one slice with which it fits beside the others of a spec.
+pub(crate) fn of_slice(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    slice: &SliceName,
+) -> Option<Change> {
+    let refusal = Refusal::NoRoom {
+        slices: vec![slice.clone()],
+        asked: String::new(),
+        there: String::new(),
+        change: None,
+    };
+    let change = settles(spec, inventory, previous, &refusal);
+    change.filter(|change| !matches!(change, Change::Without { .. }))
+}
+
+impl Change {
+    /// How much it changes of what is wanted: less is nearer. In the order in which changes are
+    /// tried on one server.
+    pub(crate) fn distance(&self) -> usize {
+        match self {
+            Self::AnyServer { .. } => 0,
+            Self::Repack => 1,
+            Self::Node { .. } => 2,
+            Self::AnyNic { .. } => 3,
+            Self::Vcpus { .. } => 4,
+            Self::Spread { .. } => 5,
+            Self::Vf { .. } => 6,
+            Self::Pack { .. } => 7,
+            Self::PoolOnHost { .. } => 8,
+            Self::Memory { .. } => 9,
+            Self::Reserve { .. } => 10,
+            Self::OtherNic { .. } | Self::Whole { .. } => 11,
+            Self::OneMore { .. } => 12,
+            Self::Without { .. } => 13,
+            Self::Together(changes) => 14 + changes.len(),
+            Self::Partly(change) => 40 + change.distance(),
+        }
+    }
+}
+
 /// The nearest change with which a whole spec fits.
 fn settles(
     spec: &Slicing,
@@ -295,10 +430,14 @@ fn settles(
     refusal: &Refusal,
 ) -> Option<Change> {
     let fits = |change: &Change| {
-        let previous = previous.filter(|_| *change != Change::Repack);
+        let running = if *change == Change::Repack {
+            Running::MayMove
+        } else {
+            Running::Stays
+        };
         change
             .apply(spec)
-            .is_some_and(|spec| crate::fits(&spec, inventory, previous))
+            .is_some_and(|spec| crate::fits(&spec, inventory, previous, running))
     };
     // Who came last gives way first.
     let slices: Vec<&SliceSpec> = spec
@@ -334,8 +473,9 @@ fn settles(
                     .find_map(|slice| less_memory(spec, slice, &fits))
             })
             .or_else(|| reserves(spec).into_iter().find(|change| fits(change)))
-            .or_else(|| each(&|slice| fewer_vcpus(slice, 1)))
+            .or_else(|| slices.iter().find_map(|slice| most_vcpus(slice, &fits)))
             .or_else(|| each(&|slice| other_nics(slice, inventory)))
+            .or_else(|| slices.iter().find_map(|slice| smaller(spec, slice, &fits)))
             .or_else(|| each(&without))
     } else {
         virtual_functions(&slices)
@@ -430,6 +570,50 @@ fn pool_on_host(slice: &SliceSpec) -> Vec<Change> {
         .then_some(change)
         .into_iter()
         .collect()
+}
+
+/// The most vCPUs that fit. Fewer of them fit where more do, so that halving finds it.
+fn most_vcpus(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
+    let cells = demand::cells(slice);
+    let with = |each: u32| Change::Vcpus {
+        slice: slice.name.clone(),
+        vcpus: each * cells,
+    };
+    let (mut low, mut high) = (0, slice.vcpus / cells);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if fits(&with(middle)) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low > 0).then(|| with(low)).filter(|change| fits(change))
+}
+
+/// Fewer vCPUs and less memory together, and NICs anywhere if need be: of what is too large in more
+/// than one way.
+fn smaller(spec: &Slicing, slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
+    let page = slice.hugepages.unwrap_or(ByteSize::from_gib(1));
+    let little = Change::Memory {
+        slice: slice.name.clone(),
+        size: ByteSize::from_bytes(page.bytes().checked_mul(u64::from(demand::cells(slice)))?),
+    };
+    let firsts = std::iter::once(None).chain(any_nic(slice).into_iter().map(Some));
+    firsts.into_iter().find_map(|first| {
+        let first: Vec<Change> = first.into_iter().collect();
+        let all = |more: &[Change]| Change::Together([&first[..], more].concat());
+        // As many vCPUs as would fit with hardly any memory, then as much memory as they leave.
+        let fewer = most_vcpus(slice, &|vcpus| fits(&all(&[vcpus.clone(), little.clone()])));
+        let Some(fewer) = fewer else {
+            return less_memory(spec, slice, &|size| fits(&all(std::slice::from_ref(size))))
+                .map(|size| all(&[size]));
+        };
+        let less = less_memory(spec, slice, &|size| {
+            fits(&all(&[fewer.clone(), size.clone()]))
+        })?;
+        Some(all(&[fewer.clone(), less]))
+    })
 }
 
 /// The most memory that fits.

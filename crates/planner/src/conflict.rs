@@ -222,6 +222,12 @@ fn memory_there(site: &Site<'_>, core: &[usize]) -> String {
             ),
             None => memory.most(at, None).to_string(),
         }));
+        if !memory.nodes[at].allowed {
+            return format!(
+                "node {} can give none (a cpuset keeps its memory away)",
+                node.id
+            );
+        }
         let kept = ByteSize::from_bytes(memory.nodes[at].kept);
         format!("node {} can give {room} (the host keeps {kept})", node.id)
     });

@@ -238,7 +238,7 @@ fn combinations(count: usize, size: usize, chosen: &mut Vec<usize>, all: &mut Ve
 }
 
 /// Ways to have so many vCPUs.
-fn vcpu_takes(vcpus: u32, smt: Smt, classes: &[usize]) -> Vec<Counts> {
+pub(crate) fn vcpu_takes(vcpus: u32, smt: Smt, classes: &[usize]) -> Vec<Counts> {
     match smt {
         Smt::Isolate => mixes(vcpus, classes),
         // The guest's cores mirror the host's, so all of a cell's are of one kind.

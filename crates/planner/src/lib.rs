@@ -22,6 +22,7 @@ mod conflict;
 mod cores;
 mod demand;
 mod devices;
+mod fill;
 pub mod fleet;
 mod function;
 mod identity;
@@ -33,6 +34,7 @@ mod refusal;
 mod report;
 mod search;
 mod server;
+pub mod servers;
 mod text;
 
 use bmslice_inventory::Inventory;
@@ -64,7 +66,30 @@ pub fn plan_following(
     inventory: &Inventory,
     previous: Option<&Plan>,
 ) -> Result<Plan, Refusal> {
-    let parts = place(spec, inventory, previous).map_err(|mut refusal| {
+    plan_with(spec, inventory, previous, Running::Stays)
+}
+
+/// What becomes of slices that a plan in force has placed (planning rule 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Running {
+    /// A slice that asks for what it has stays where it is.
+    #[default]
+    Stays,
+    /// It may move where something would not fit otherwise: as few as can be.
+    MayMove,
+}
+
+/// As [`plan_following`], and with [`Running::MayMove`] slices in force may make room for others.
+///
+/// # Errors
+/// [`Refusal`], when there is no placement.
+pub fn plan_with(
+    spec: &Slicing,
+    inventory: &Inventory,
+    previous: Option<&Plan>,
+    running: Running,
+) -> Result<Plan, Refusal> {
+    let parts = place(spec, inventory, previous, running).map_err(|mut refusal| {
         if refusal.change_mut().is_some() {
             let found = change::nearest(spec, inventory, previous, &refusal);
             if let Some(change) = refusal.change_mut() {
@@ -91,51 +116,69 @@ pub fn plan_following(
     })?)
 }
 
+/// What is kept, from the most to the least: a slice that is changed in whatever way restarts, and
+/// may as well move; one that is not changed moves only when that is allowed, and then alone if that
+/// suffices.
+fn keeps(slices: usize, previous: Option<&Plan>, running: Running) -> Vec<Keep> {
+    let mut keeps = vec![Keep::Cores];
+    if previous.is_none() {
+        return keeps;
+    }
+    keeps.push(Keep::Unchanged);
+    if running == Running::MayMove {
+        keeps.extend((0..slices).rev().map(Keep::AllBut));
+        keeps.push(Keep::Nothing);
+    }
+    keeps
+}
+
 /// Finds a placement and makes the parts of its plan.
 fn place(
     spec: &Slicing,
     inventory: &Inventory,
     previous: Option<&Plan>,
+    running: Running,
 ) -> Result<PlanParts, Refusal> {
-    let site = Site::read(spec, inventory, previous, Keep::Cores)?;
     let all: Vec<usize> = (0..spec.slices.len()).collect();
-    let decide = |site: &Site<'_>| {
-        search::decide(&site.problem, &all, Relax::default(), search::DECIDE_STEPS)
+    let undecided = |steps: u64| Refusal::Undecided {
+        steps,
+        slices: spec.slices.iter().map(|slice| slice.name.clone()).collect(),
     };
-    let (site, answer) = match decide(&site) {
-        Answer::Impossible if site.kept.iter().any(Option::is_some) => {
-            // A slice that is changed in whatever way restarts, and may as well move.
-            let free = Site::read(spec, inventory, previous, Keep::Unchanged)?;
-            let answer = decide(&free);
-            (free, answer)
+    let mut last = None;
+    for keep in keeps(spec.slices.len(), previous, running) {
+        let site = Site::read(spec, inventory, previous, keep)?;
+        let limit = search::DECIDE_STEPS;
+        match search::decide(&site.problem, &all, Relax::default(), limit) {
+            Answer::Found(choices) => {
+                let best = best::find(&site, choices).ok_or_else(|| undecided(limit))?;
+                return assemble::parts(spec, &site, &best, previous);
+            }
+            Answer::Impossible => {
+                let nothing_stays = site.kept.iter().all(Option::is_none);
+                last = Some(site);
+                if nothing_stays {
+                    break;
+                }
+            }
+            Answer::GaveUp { steps } => return Err(undecided(steps)),
         }
-        answer => (site, answer),
-    };
-    match answer {
-        Answer::Found(choices) => {
-            let undecided = || Refusal::Undecided {
-                steps: search::DECIDE_STEPS,
-                slices: spec.slices.iter().map(|slice| slice.name.clone()).collect(),
-            };
-            let best = best::find(&site, choices).ok_or_else(undecided)?;
-            assemble::parts(spec, &site, &best, previous)
-        }
-        Answer::Impossible => Err(conflict::explain(spec, &site)),
-        Answer::GaveUp { steps } => Err(Refusal::Undecided {
-            steps,
-            slices: spec.slices.iter().map(|slice| slice.name.clone()).collect(),
-        }),
+    }
+    match last {
+        Some(site) => Err(conflict::explain(spec, &site)),
+        None => Err(undecided(0)),
     }
 }
 
 /// Whether a spec surely fits, with little effort.
-fn fits(spec: &Slicing, inventory: &Inventory, previous: Option<&Plan>) -> bool {
+fn fits(spec: &Slicing, inventory: &Inventory, previous: Option<&Plan>, running: Running) -> bool {
     const STEPS: u64 = 20_000;
     let all: Vec<usize> = (0..spec.slices.len()).collect();
-    [Keep::Cores, Keep::Unchanged].into_iter().any(|keep| {
-        Site::read(spec, inventory, previous, keep).is_ok_and(|site| {
-            let answer = search::decide(&site.problem, &all, Relax::default(), STEPS);
-            matches!(answer, Answer::Found(_))
+    keeps(spec.slices.len(), previous, running)
+        .into_iter()
+        .any(|keep| {
+            Site::read(spec, inventory, previous, keep).is_ok_and(|site| {
+                let answer = search::decide(&site.problem, &all, Relax::default(), STEPS);
+                matches!(answer, Answer::Found(_))
+            })
         })
-    })
 }

@@ -23,6 +23,8 @@ pub(crate) struct NodeMemory {
     pub total: u64,
     /// What the host keeps of it.
     pub kept: u64,
+    /// Whether this process's cgroup may have memory there; what it may not, no guest of it gets.
+    pub allowed: bool,
     /// By page size, in the order of [`Memory::sizes`].
     pub pools: Vec<Pool>,
 }
@@ -74,6 +76,7 @@ impl Memory {
                 let shares = if at == boot_node { 2 } else { 1 };
                 NodeMemory {
                     total: facts.map_or(0, |facts| facts.memory_total.bytes()),
+                    allowed: facts.is_none_or(|facts| facts.allowed),
                     kept: shares * HEADROOM.bytes() + slices as u64 * PER_SLICE.bytes(),
                     pools: sizes
                         .iter()
@@ -88,6 +91,9 @@ impl Memory {
     /// Whether so many pages of each size and so many bytes of plain memory fit on a node.
     pub fn fits(&self, node: usize, pages: &[u64], plain: u64) -> bool {
         let node = &self.nodes[node];
+        if !node.allowed {
+            return plain == 0 && pages.iter().all(|&pages| pages == 0);
+        }
         let (mut there, mut more) = (0u64, plain);
         for ((size, pool), pages) in self.sizes.iter().zip(&node.pools).zip(pages) {
             let needed = pages.saturating_add(pool.foreign);

@@ -31,7 +31,7 @@ pub(crate) struct PfFacts {
     pub kind: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Problem {
     /// In the spec's order.
     pub demands: Vec<Demand>,
@@ -51,6 +51,22 @@ pub(crate) enum Keep {
     Cores,
     /// Of those, the ones that ask for the same memory and cards, too.
     Unchanged,
+    /// As [`Keep::Unchanged`], but for this slice, by its index in the spec.
+    AllBut(usize),
+    /// None: everything may move.
+    Nothing,
+}
+
+impl Keep {
+    /// Whether a slice stays, `same` telling whether it asks for the same memory and cards.
+    fn holds(self, slice: usize, same: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::Cores => true,
+            Self::Unchanged => same(),
+            Self::AllBut(other) => slice != other && same(),
+            Self::Nothing => false,
+        }
+    }
 }
 
 /// The problem, and the facts behind its numbers.
@@ -72,6 +88,7 @@ impl<'a> Site<'a> {
         previous: Option<&Plan>,
         keep: Keep,
     ) -> Result<Self, Refusal> {
+        elsewhere(spec, inventory)?;
         let mut server = Server::read(spec, inventory, previous)?;
         let devices = Devices::read(spec, &server, previous)?;
         let sizes = spec.slices.iter().filter_map(|slice| slice.hugepages);
@@ -85,8 +102,8 @@ impl<'a> Site<'a> {
         let mut kept = vec![None; spec.slices.len()];
         for (at, slice) in spec.slices.iter().enumerate() {
             let was = previous.and_then(|plan| plan.slice(slice.name.as_str()));
-            let was = was
-                .filter(|was| keep == Keep::Cores || unchanged(slice, was, &demands[at], &devices));
+            let was =
+                was.filter(|was| keep.holds(at, || unchanged(slice, was, &demands[at], &devices)));
             let Some(places) = was.and_then(|was| stays(slice, was, &mut server)) else {
                 continue;
             };
@@ -108,6 +125,21 @@ impl<'a> Site<'a> {
             broken,
         })
     }
+}
+
+/// Refuses a slice that is for another server.
+fn elsewhere(spec: &Slicing, inventory: &Inventory) -> Result<(), Refusal> {
+    let here = &inventory.machine.hostname;
+    for slice in &spec.slices {
+        if let Some(server) = slice.server.as_ref().filter(|server| *server != here) {
+            return Err(Refusal::OtherServer {
+                slice: slice.name.clone(),
+                server: server.clone(),
+                here: here.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a slice asks for the memory and the cards that it has.
@@ -283,7 +315,11 @@ impl Problem {
             .pools
             .iter()
             .flat_map(|pool| [pool.existing, pool.foreign]);
-        [facts.total, facts.kept].into_iter().chain(pools).collect()
+        let allowed = u64::from(facts.allowed);
+        [facts.total, facts.kept, allowed]
+            .into_iter()
+            .chain(pools)
+            .collect()
     }
 
     pub fn nothing_used(&self) -> Used {

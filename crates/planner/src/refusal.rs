@@ -333,6 +333,16 @@ pub enum Refusal {
         /// The other.
         second: SliceName,
     },
+    /// A slice that is for a server which this is not.
+    #[error("slice `{slice}` is for the server `{server}`; this is `{here}`")]
+    OtherServer {
+        /// The slice.
+        slice: SliceName,
+        /// The server that it names.
+        server: String,
+        /// The server that is planned.
+        here: String,
+    },
     /// The smallest set of slices and requirements that cannot hold together.
     #[error("{asked}; {there}")]
     NoRoom {
@@ -408,6 +418,9 @@ impl Refusal {
                 "give the NIC back to its driver and read the inventory again, or leave `network` out"
                     .into(),
             ),
+            Self::OtherServer { server, .. } => Some(format!(
+                "plan the servers together: give `--inventory` of `{server}`, too"
+            )),
             Self::MacTwice { .. } => Some("write `mac: auto` for one of them".into()),
             Self::Undecided { .. } => {
                 Some("say of the largest slices where they go, with `numa: { node: N }`".into())
@@ -451,6 +464,7 @@ impl Refusal {
             Self::NoSuchNode { .. } => "no-such-node",
             Self::SpreadTooWide { .. } => "spread-too-wide",
             Self::MacTwice { .. } => "mac-twice",
+            Self::OtherServer { .. } => "other-server",
             Self::NoRoom { .. } => "no-room",
             Self::Undecided { .. } => "undecided",
             Self::Unsound(_) => "unsound",
@@ -483,7 +497,8 @@ impl Refusal {
             | Self::Uneven { slice, .. }
             | Self::NoSuchPage { slice, .. }
             | Self::NoSuchNode { slice, .. }
-            | Self::SpreadTooWide { slice, .. } => vec![slice],
+            | Self::SpreadTooWide { slice, .. }
+            | Self::OtherServer { slice, .. } => vec![slice],
             Self::NicGivenTwice { first, second, .. } | Self::MacTwice { first, second, .. } => {
                 vec![first, second]
             }
@@ -512,6 +527,24 @@ impl Refusal {
             | Self::NoRoom { change, .. } => change.as_deref(),
             _ => None,
         }
+    }
+
+    /// Whether a change can make it fit at all.
+    pub(crate) fn has_change(&self) -> bool {
+        matches!(
+            self,
+            Self::NicHostNeeds { .. }
+                | Self::GroupHostNeeds { .. }
+                | Self::NicInUse { .. }
+                | Self::NoSriov { .. }
+                | Self::NicRmrr { .. }
+                | Self::VfGroup { .. }
+                | Self::NicGivenTwice { .. }
+                | Self::WholeAndSplit { .. }
+                | Self::GroupShared { .. }
+                | Self::VfTotal { .. }
+                | Self::NoRoom { .. }
+        )
     }
 
     /// The place for a change, in refusals that can have one.

@@ -84,19 +84,32 @@ fn host(
     notes.info(
         "utilisation",
         format!(
-            "of {} CPUs the host keeps {} ({}), {} have {}, {} are free",
+            "of {} CPUs the host keeps {} ({}), {} {} {}, {} {} free",
             server.online.len(),
             host.cpus.len(),
             host.cpus,
             count(parts.slices.len(), "slice"),
+            if parts.slices.len() == 1 {
+                "has"
+            } else {
+                "have"
+            },
             parts
                 .slices
                 .iter()
                 .map(|slice| slice.owned().len())
                 .sum::<usize>(),
             host.free.len(),
+            if host.free.len() == 1 { "is" } else { "are" },
         ),
     );
+    let kept_away = server.kept_away.difference(&host.cpus);
+    if !kept_away.is_empty() {
+        notes.info(
+            "kept-away",
+            format!("a cpuset keeps CPUs {kept_away} from slices and from isolation"),
+        );
+    }
     for node in &server.short_reserve {
         notes.warn(
             "short-reserve",

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
+use crate::fill::fill;
 use crate::problem::Problem;
 
 /// What was chosen for one demand.
@@ -456,8 +457,20 @@ impl Visitor for Decide {
     }
 }
 
-/// Whether these demands (by index) can be placed together.
+/// Whether these demands (by index) can be placed together. What the walk cannot tell within its
+/// steps, filling node by node sometimes can.
 pub(crate) fn decide(problem: &Problem, demands: &[usize], relax: Relax, limit: u64) -> Answer {
+    match walk(problem, demands, relax, limit) {
+        Answer::GaveUp { steps } => match fill(problem, demands, relax) {
+            Some(choices) => Answer::Found(choices),
+            None => Answer::GaveUp { steps },
+        },
+        answer => answer,
+    }
+}
+
+/// Walks over all choices until one is found.
+pub(crate) fn walk(problem: &Problem, demands: &[usize], relax: Relax, limit: u64) -> Answer {
     let mut order = demands.to_vec();
     // Those with the least choice first, then the largest; twins side by side.
     order.sort_by_key(|&at| {

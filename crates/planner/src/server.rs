@@ -42,7 +42,7 @@ pub(crate) struct Node {
     pub free: Vec<Core>,
     /// How many cores of the host's reserve lie here.
     pub reserved: usize,
-    /// Cores that a cpuset keeps from this process, whole.
+    /// Cores that a cpuset keeps from this process, wholly or in part.
     pub barred: Vec<Core>,
 }
 
@@ -65,6 +65,9 @@ pub(crate) struct Server<'a> {
     /// The host's reserve.
     pub host: CpuSet,
     pub online: CpuSet,
+    /// Online CPUs that a cpuset of somebody else keeps from this process: neither slices nor the
+    /// host's isolation may count on them.
+    pub kept_away: CpuSet,
     pub foreign: Vec<Foreign>,
     /// Whether a domain of this plan is already running.
     pub own_running: BTreeSet<String>,
@@ -108,13 +111,12 @@ impl<'a> Server<'a> {
             .into_iter()
             .rev()
             .collect();
-        let usable = usable(inventory, previous, &foreign, &online);
-        let allowed: CpuSet = inventory
-            .cpus
+        let allowed = allowed(inventory, previous);
+        let usable = foreign
             .iter()
-            .filter(|cpu| cpu.allowed)
-            .map(|cpu| cpu.id)
-            .collect();
+            .fold(allowed.intersection(&online), |cpus, domain| {
+                cpus.difference(&domain.cpus)
+            });
 
         let mut nodes: Vec<Node> = node_ids(inventory)
             .into_iter()
@@ -142,7 +144,8 @@ impl<'a> Server<'a> {
                 nodes[at].free.push(core);
             } else {
                 taken_l3.push(core.l3);
-                if core.cpus().is_disjoint(&allowed) {
+                let held = |domain: &Foreign| !core.cpus().is_disjoint(&domain.cpus);
+                if !core.cpus().is_subset(&allowed) && !foreign.iter().any(held) {
                     nodes[at].barred.push(core);
                 }
             }
@@ -152,6 +155,7 @@ impl<'a> Server<'a> {
             nodes,
             classes,
             host: CpuSet::new(),
+            kept_away: online.difference(&allowed),
             online,
             foreign,
             own_running,
@@ -365,32 +369,20 @@ fn uuid_of(inventory: &Inventory, slice: &SliceName) -> String {
     identity::uuid(&inventory.machine.hostname, slice)
 }
 
-/// The CPUs that a slice may have, before the host's share.
-fn usable(
-    inventory: &Inventory,
-    previous: Option<&Plan>,
-    foreign: &[Foreign],
-    online: &CpuSet,
-) -> CpuSet {
+/// The CPUs that this process may use, or may not only because the previous plan is in force.
+fn allowed(inventory: &Inventory, previous: Option<&Plan>) -> CpuSet {
     // A cgroup partition takes its CPUs away from everybody else's groups, so that once it is in
     // force they are "not allowed" to whoever looks. They are kept free for just what is planned.
-    let mut kept_free = CpuSet::new();
-    if let Some(plan) = previous
-        && plan.host().isolation == Isolation::Dynamic
-    {
-        kept_free.extend_from(&plan.host().isolated);
-    }
-    let allowed: CpuSet = inventory
+    let kept_free = previous
+        .map(Plan::host)
+        .filter(|host| host.isolation == Isolation::Dynamic)
+        .map(|host| &host.isolated);
+    inventory
         .cpus
         .iter()
-        .filter(|cpu| cpu.allowed || kept_free.contains(cpu.id))
+        .filter(|cpu| cpu.allowed || kept_free.is_some_and(|kept| kept.contains(cpu.id)))
         .map(|cpu| cpu.id)
-        .collect();
-    foreign
-        .iter()
-        .fold(allowed.intersection(online), |cpus, domain| {
-            cpus.difference(&domain.cpus)
-        })
+        .collect()
 }
 
 fn node_ids(inventory: &Inventory) -> Vec<NumaNodeId> {

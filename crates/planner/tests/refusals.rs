@@ -8,7 +8,7 @@
 mod servers;
 
 use bmslice_inventory::{DomainFacts, HostNeed, Inventory};
-use bmslice_model::{ByteSize, NumaNodeId};
+use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use bmslice_planner::{Change, Refusal, plan};
 use bmslice_spec::{HostSpec, NicNuma, Numa, SliceSpec, Slicing, Smt};
 use servers::*;
@@ -321,6 +321,7 @@ fn vfs_in_use_fix_their_number() {
         autostart: false,
         cpus: "1".parse().unwrap(),
         devices: vec![pci("0000:42:10.0")],
+        ..DomainFacts::default()
     });
     let (code, message, _) = refused(
         &spec(vec![with_nics("a", vec![vf(by_name("n0p0"))])]),
@@ -344,6 +345,7 @@ fn names_nodes_and_pages_that_are_not_there() {
         autostart: false,
         cpus: "1".parse().unwrap(),
         devices: Vec::new(),
+        ..DomainFacts::default()
     });
     says(
         vec![slice("s", 2)],
@@ -498,12 +500,48 @@ fn a_server_whose_management_is_not_known_is_said() {
 
 #[test]
 fn a_node_whose_cores_a_cpuset_keeps_away_still_has_its_reserve() {
-    let mut server = lab();
-    let barred = server.nodes[1].cpus.clone();
-    for cpu in &mut server.cpus {
-        cpu.allowed = !barred.contains(cpu.id);
+    let node = lab().nodes[1].cpus.clone();
+    // Siblings of the lab are 12 apart: the second set bars one thread of each core.
+    let half: CpuSet = node.iter().filter(|cpu| cpu.number() < 12).collect();
+    for barred in [node.clone(), half] {
+        let mut server = lab();
+        for cpu in &mut server.cpus {
+            cpu.allowed = !barred.contains(cpu.id);
+        }
+        let spec = spec(vec![slice("s", 2)]);
+        let planned = plan(&spec, &server).unwrap();
+        assert!(planned.slices()[0].owned().is_disjoint(&node));
+        assert!(!planned.host().cpus.is_disjoint(&node));
+        let violations = bmslice_check::check(&spec, &server, &planned);
+        assert!(violations.is_empty(), "{barred}: {violations:#?}");
     }
-    let planned = plan(&spec(vec![slice("s", 2)]), &server).unwrap();
-    assert!(planned.slices()[0].owned().is_disjoint(&barred));
-    assert!(!planned.host().cpus.is_disjoint(&barred));
+}
+
+#[test]
+fn what_is_too_large_in_every_way_gets_all_the_changes_that_it_needs() {
+    let server = lab();
+    let mut a = slice("a", 64);
+    a.memory = ByteSize::from_gib(400);
+    let wanted = spec(vec![a]);
+    let refusal = bmslice_planner::plan(&wanted, &server).unwrap_err();
+    let change = refusal.change().unwrap();
+    let Change::Together(changes) = change else {
+        panic!("{change}")
+    };
+    assert_eq!(changes.len(), 2, "{change}");
+    bmslice_planner::plan(&change.apply(&wanted).unwrap(), &server).unwrap();
+}
+
+#[test]
+fn two_slices_that_are_too_large_get_a_change_each() {
+    let server = lab();
+    let mut slices = vec![slice("a", 10), slice("b", 10)];
+    for slice in &mut slices {
+        slice.numa = Numa::Single;
+    }
+    let wanted = spec(slices);
+    let refusal = bmslice_planner::plan(&wanted, &server).unwrap_err();
+    let change = refusal.change().unwrap();
+    assert!(matches!(change, Change::Together(_)), "{change}");
+    bmslice_planner::plan(&change.apply(&wanted).unwrap(), &server).unwrap();
 }

@@ -136,6 +136,67 @@ fn a_plan_stays_the_same_when_it_is_applied() {
 }
 
 #[test]
+fn a_server_is_filled_to_the_last_core_where_largest_first_goes_astray() {
+    let sizes = [
+        2, 4, 9, 2, 3, 6, 7, 3, 3, 6, 7, 2, 9, 2, 9, 2, 2, 3, 5, 4, 3, 7, 4, 9, 9, 3, 5, 6, 4, 4,
+        5, 7,
+    ];
+    let shape = Shape {
+        nodes: 6,
+        cores: 27,
+        threads: 2,
+        l3: 4,
+        consecutive: false,
+        gap: 0,
+        memory: ByteSize::from_gib(512),
+    };
+    let slices = sizes.iter().enumerate().map(|(i, size)| {
+        let mut slice = slice(&format!("s{i}"), 2 * size);
+        slice.emulator_cores = 0;
+        slice
+    });
+    let plan = planned(&spec(slices.collect()), &shape.server());
+    assert!(plan.host().free.is_empty());
+}
+
+#[test]
+fn cpus_that_a_cpuset_keeps_away_are_neither_free_nor_isolated_nor_taken_later() {
+    let shape = Shape {
+        nodes: 2,
+        cores: 3,
+        threads: 1,
+        l3: 0,
+        consecutive: true,
+        gap: 0,
+        memory: ByteSize::from_gib(8),
+    };
+    for isolation in [Isolation::Boot, Isolation::Dynamic, Isolation::None] {
+        let mut server = shape.server();
+        for cpu in [3, 4] {
+            server.cpus[cpu].allowed = false;
+        }
+        let mut only = slice("s", 1);
+        only.emulator_cores = 0;
+        let host = HostSpec {
+            reserve_cores: 2,
+            reserve_per_numa: true,
+            isolation,
+            ..HostSpec::default()
+        };
+        let spec = Slicing::new(host, vec![only]).unwrap();
+        let first = planned(&spec, &server);
+        // Node 1 has one core for the host, and takes the second from those kept away.
+        assert_eq!(first.host().cpus.to_string(), "0-1,3,5", "{isolation:?}");
+        assert_eq!(first.host().isolated.to_string(), "2", "{isolation:?}");
+        assert!(codes(&first, None).contains(&"kept-away".into()));
+        let after = applied(&server, &first);
+        let again = plan_following(&spec, &after, Some(&first)).unwrap();
+        assert_eq!(first.to_json(), again.to_json());
+        holds(&spec, &after, &again);
+    }
+}
+
+#[test]
 fn nics_that_guests_have_are_still_known_by_name_and_mac() {
     let server = lab();
     let mut red = slice("red", 2);
@@ -386,6 +447,7 @@ fn running_strangers_keep_their_cpus_and_devices() {
         autostart: false,
         cpus: "2,4".parse().unwrap(),
         devices: vec![pci("0000:41:00.0")],
+        ..DomainFacts::default()
     });
     let mut s = slice("s", 2);
     s.nics = vec![whole(need(NicNuma::Same))];
@@ -585,4 +647,20 @@ fn a_domain_keeps_its_uuid_when_the_server_is_renamed() {
     holds(&spec, &after, &second);
     assert_eq!(second.slices()[0].uuid, first.slices()[0].uuid);
     assert_eq!(second.parts().follows, Some(first.digest()));
+}
+
+#[test]
+fn memory_that_a_cpuset_keeps_away_is_given_to_nobody() {
+    for pages in [None, Some(ByteSize::from_gib(1))] {
+        let mut server = lab();
+        server.nodes[0].allowed = false;
+        let mut a = slice("a", 2);
+        a.hugepages = pages;
+        let plan = planned(&spec(vec![a.clone()]), &server);
+        assert_eq!(node_of(&plan, "a"), 1);
+        a.numa = Numa::Node(NumaNodeId(0));
+        let refusal = bmslice_planner::plan(&spec(vec![a]), &server).unwrap_err();
+        let text = refusal.to_string();
+        assert!(text.contains("a cpuset keeps its memory away"), "{text}");
+    }
 }

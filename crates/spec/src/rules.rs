@@ -150,11 +150,27 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
         }
         memory_rules(slice, &at, &mut found);
         nic_rules(slice, &at, &mut found);
+        server_rules(slice, &at, &mut found);
         guest::rules(slice, &at, &mut found);
     }
     unique_names(slices, &mut found);
     unique_devices(slices, &mut found);
     found.0
+}
+
+/// A host name as `hostname(7)` has it: up to 253 letters, digits, dots and hyphens.
+fn server_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let Some(server) = &slice.server else { return };
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let ends = outer(server.chars().next()) && outer(server.chars().next_back());
+    if server.len() > 253 || !ends || !server.chars().all(inner) {
+        found.say(
+            at.field("server"),
+            format!("`{}` is no host name", crate::diagnostic::shown(server)),
+            "write what `hostname` says on that server, as `server: edge1`",
+        );
+    }
 }
 
 fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {

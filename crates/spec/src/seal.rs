@@ -321,6 +321,7 @@ impl Sealer<'_> {
                 _ => GuestMachine::Q35,
             },
             autostart: Self::flag(&slice.autostart, true),
+            server: Self::text(slice.server),
             name,
         })
     }

@@ -226,6 +226,9 @@ pub struct SliceSpec {
     pub machine: GuestMachine,
     /// Whether it starts with the host.
     pub autostart: bool,
+    /// The host name of the server that it is for; `None` is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 /// How vCPUs use sibling threads (planning rule 4).

@@ -177,6 +177,9 @@ pub(crate) struct Slice {
     pub iothreads: Field<IoThreads>,
     /// The guest's memory.
     pub memory: Field<Memory>,
+    /// Which server, by its host name; any of those that are planned together when not given.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"))]
+    pub server: Field<String>,
     /// Where in the server.
     #[schemars(extend("default" = "single"))]
     pub numa: Field<Numa>,

@@ -5,6 +5,7 @@ use bmslice_model::ByteSize;
 use bmslice_spec::{ImageFrom, NicChoice, NicKind, NicNuma, Numa, Setup, Slicing, Smt, VcpuOrder};
 
 const SEED: &str = include_str!("../../../examples/seed/slices.yaml");
+const FLEET: &str = include_str!("../../../examples/fleet/fleet.yaml");
 const RED_BLUE: &str = include_str!("../../../examples/red-blue.yaml");
 
 fn parse(text: &str) -> Slicing {
@@ -63,4 +64,17 @@ fn the_labs_two_slices_take_a_whole_nic_and_a_vf() {
     assert_eq!(kinds, [&NicKind::Passthrough { device }, &vf]);
     assert_eq!(slicing.slices[0].hugepages, Some(ByteSize::from_gib(1)));
     assert_eq!(slicing.slices[0].guest.hostname, "red-worker1");
+}
+
+#[test]
+fn the_fleets_dns_is_for_edge3_and_the_others_for_any_server() {
+    let slicing = parse(FLEET);
+    let named: Vec<(&str, Option<&str>)> = slicing
+        .slices
+        .iter()
+        .map(|slice| (slice.name.as_str(), slice.server.as_deref()))
+        .filter(|(_, server)| server.is_some())
+        .collect();
+    assert_eq!(named, [("dns", Some("edge3"))]);
+    assert_eq!(slicing.slices.len(), 5);
 }

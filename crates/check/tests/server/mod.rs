@@ -194,6 +194,7 @@ pub fn stranger(cpus: &str, devices: &[&str]) -> DomainFacts {
         autostart: false,
         cpus: self::cpus(cpus),
         devices: devices.iter().map(|d| pci(d)).collect(),
+        ..DomainFacts::default()
     }
 }
 
@@ -229,6 +230,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
         },
         machine: GuestMachine::Q35,
         autostart: true,
+        server: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::tables::count;
 
 /// What `--help` says.
 pub(crate) const ABOUT: &str = "\
-Write an archive of what `inspect` reads, with what libvirt says beside it: `--root ARCHIVE` of \
+Write an archive of what `inspect` reads, with what libvirt and the drivers of NICs say beside it: `--root ARCHIVE` of \
 `inspect`, `doctor` and `plan` then sees this server anywhere. The archive is read back and \
 compared before it counts.
 
@@ -50,6 +50,15 @@ struct Written {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let target = files::Target {
+        path: &arguments.out,
+        option: "--out",
+        usual: "server.tar.gz",
+        what: "capture that bmslice wrote",
+        instead: "name a file: `--out server.tar.gz`",
+    };
+    // Another archive of the user's is not ours to replace; what we captured before is.
+    target.replaces(Capture::is_one)?;
     let top = top(&arguments.out)?;
     let (root, probes) = match &arguments.root {
         Some(path) => {

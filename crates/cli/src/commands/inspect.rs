@@ -1,11 +1,13 @@
 //! `bmslice inspect`: a server as it is.
 
+mod domains;
+mod drivers;
 mod quiet;
 
 use std::collections::BTreeMap;
 
 use bmslice_inventory::{
-    BootLoader, CacheKind, Cpu, HostNeed, Inventory, LibvirtFacts, NetInterface, PciFunction,
+    BootLoader, CacheKind, Cpu, HostNeed, Inventory, NetInterface, PciFunction,
 };
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use clap::Args;
@@ -22,7 +24,7 @@ use crate::tables::{Page, count, or_dash, table};
 /// What `--help` says.
 pub(crate) const ABOUT: &str = "\
 Show a server: CPUs with siblings and caches, NUMA nodes with memory and huge \
-pages, NICs with their SR-IOV and IOMMU groups, kernel arguments, boot loader, KVM, libvirt.
+pages, NICs with their SR-IOV and IOMMU groups, firmware, queues and clocks, kernel arguments, boot loader, KVM, libvirt.
 
 `-o json` is an inventory file: `bmslice plan --inventory FILE` plans with it anywhere. Run as root \
 to see everything (IOMMU groups' memory, libvirt).";
@@ -58,6 +60,9 @@ fn page(inventory: &Inventory, output: &Output, all: bool) -> String {
         .table(&cores(inventory, output));
     page.heading("NUMA nodes").table(&nodes(inventory, output));
     page.heading("NICs").table(&nics(inventory, output));
+    if let Some(table) = drivers::drivers(inventory, output) {
+        page.heading("NICs' drivers").table(&table);
+    }
     let others: Vec<&PciFunction> = inventory
         .pci
         .iter()
@@ -89,7 +94,8 @@ fn page(inventory: &Inventory, output: &Output, all: bool) -> String {
     }
     let libvirt = inventory.hypervisor.libvirt.as_ref();
     if let Some(libvirt) = libvirt.filter(|libvirt| !libvirt.domains.is_empty()) {
-        page.heading("Domains").table(&domains(libvirt, output));
+        page.heading("Domains")
+            .table(&domains::domains(libvirt, output));
     }
     if !inventory.notes.is_empty() {
         page.heading("Odd");
@@ -475,29 +481,6 @@ fn functions(functions: &[&PciFunction], output: &Output) -> Table {
             or_dash(function.node),
             or_dash(function.iommu_group),
             needs(function),
-        ]);
-    }
-    table
-}
-
-fn domains(libvirt: &LibvirtFacts, output: &Output) -> Table {
-    let mut table = table(
-        output,
-        &["domain", "state", "autostart", "CPUs…", "PCI functions…"],
-    );
-    for domain in &libvirt.domains {
-        let devices: Vec<String> = domain.devices.iter().map(ToString::to_string).collect();
-        table.add_row(vec![
-            domain.name.clone(),
-            if domain.running {
-                "running"
-            } else {
-                "shut off"
-            }
-            .into(),
-            if domain.autostart { "yes" } else { "no" }.into(),
-            domain.cpus.to_string(),
-            devices.join(" "),
         ]);
     }
     table

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bmslice_host::Machine;
 use bmslice_inventory::Inventory;
 use bmslice_plan::Plan;
+use bmslice_planner::Running;
 use clap::Args;
 
 use crate::Context;
@@ -15,7 +16,7 @@ use crate::output::Format;
 use crate::picture::Pictures;
 use crate::server::{self, Source};
 use crate::tables::count;
-use crate::{documents, plan_page};
+use crate::{documents, plan_page, several};
 
 /// What `--help` says.
 pub(crate) const ABOUT: &str = "\
@@ -27,7 +28,12 @@ The same spec and server give the same plan, byte for byte. On a server that is 
 is not changed stays where it is.
 
   bmslice plan red-blue.yaml --out plan.json
-  bmslice plan red-blue.yaml --inventory server.json      # anywhere, from `inspect -o json`";
+  bmslice plan red-blue.yaml --inventory server.json      # anywhere, from `inspect -o json`
+
+With several inventories one spec is planned over all of these servers, as many slices as find a \
+place, and each server gets a plan of its own:
+
+  bmslice plan fleet.yaml --inventory servers/ --out plans/";
 
 /// What is wanted, and of which server.
 #[derive(Debug, Args)]
@@ -35,24 +41,60 @@ pub struct Arguments {
     /// The spec (YAML or JSON); `-` is standard input
     #[arg(value_name = "SPEC")]
     pub spec: PathBuf,
-    #[command(flatten)]
-    pub(crate) source: Source,
-    /// The plan in force there, which the new one follows [default: on this server, the applied one]
-    #[arg(long, value_name = "PLAN")]
-    pub follows: Option<PathBuf>,
+    /// Read a captured tree instead of this server: a folder, or an archive (tar, .gz, .bz2, .xz,
+    /// .zst)
+    #[arg(long, value_name = "DIR|ARCHIVE", conflicts_with = "inventory")]
+    pub root: Option<PathBuf>,
+    /// Read an inventory (`bmslice inspect -o json`) instead of this server; `-` is standard input.
+    /// Given several times, or as a folder of inventories: plan these servers together
+    #[arg(long, value_name = "FILE|DIR")]
+    pub inventory: Vec<PathBuf>,
+    /// The plan in force there, which the new one follows [default: on this server, the applied
+    /// one]. For several servers: given several times, or as a folder of plans
+    #[arg(long, value_name = "PLAN|DIR")]
+    pub follows: Vec<PathBuf>,
+    /// Let slices that are in force move, as few as can be, where others would have no place; the
+    /// moved guests restart
+    #[arg(long)]
+    pub repack: bool,
+    /// Of several servers, fill the emptiest first instead of one after the other
+    #[arg(long)]
+    pub spread: bool,
     /// Also write the plan to this file, whole or not at all; what is there is replaced only when
-    /// it is a plan
-    #[arg(long, value_name = "FILE")]
+    /// it is a plan. For several servers: a folder, which gets a plan for each
+    #[arg(long, value_name = "FILE|DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pictures: Pictures,
 }
 
+impl Arguments {
+    /// Whether guests in force may move.
+    pub(crate) fn running(&self) -> Running {
+        if self.repack {
+            Running::MayMove
+        } else {
+            Running::Stays
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            root: self.root.clone(),
+            inventory: self.inventory.first().cloned(),
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     arguments.pictures.check(context)?;
+    if several::is_meant(arguments) {
+        return several::run(arguments, context);
+    }
     let spec = documents::spec(&arguments.spec)?;
     let (inventory, previous) = server(arguments, context)?;
-    let plan = documents::planned(&spec, &inventory, previous.as_ref())?;
+    let running = arguments.running();
+    let plan = documents::planned_with(&spec, &inventory, previous.as_ref(), running)?;
     if let Some(out) = &arguments.out {
         write(&plan, out, context)?;
     }
@@ -73,12 +115,18 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
 }
 
 fn server(arguments: &Arguments, context: &Context) -> Result<(Inventory, Option<Plan>), Failure> {
-    let given = match &arguments.follows {
-        Some(path) => Some(documents::plan(path)?),
-        None => None,
+    let given = match arguments.follows.as_slice() {
+        [] => None,
+        [path] => Some(documents::plan(path)?),
+        _ => {
+            let text = "`--follows` is given several times, and one server is planned";
+            return Err(Failure::message(Exit::Usage, text)
+                .hint("give `--inventory` of each server, or a folder of inventories"));
+        }
     };
-    if !arguments.source.is_live() {
-        return Ok((arguments.source.read(context)?, given));
+    let source = arguments.source();
+    if !source.is_live() {
+        return Ok((source.read(context)?, given));
     }
     let machine = server::machine(context)?;
     let previous = match given {

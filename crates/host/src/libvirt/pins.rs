@@ -1,7 +1,7 @@
 //! The pins of a running domain: the three libvirt calls that the `virt` crate does not wrap.
 //!
 //! Takes an open connection and a domain; gives the sets that libvirt has in force
-//! (`VIR_DOMAIN_AFFECT_LIVE`). This is the one module with `unsafe`: every block lends libvirt
+//! (`VIR_DOMAIN_AFFECT_LIVE`). Every block with `unsafe` lends libvirt
 //! buffers of the lengths it is told, or gives back what libvirt allocated exactly once.
 #![allow(
     unsafe_code,

@@ -3,7 +3,7 @@
 use bmslice_model::{ByteSize, PciId};
 use serde::{Deserialize, Serialize};
 
-use super::PciFunction;
+use super::{DevlinkFacts, PciFunction};
 
 /// Details of a PCI function that placement does not need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,12 +37,15 @@ pub struct DeviceFacts {
     /// Model of the drive behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Revision of its firmware, where the driver shows one.
+    /// Revision of its firmware, where the driver shows one; a NIC's, as ethtool shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<String>,
     /// Its PTP clock: `ptp0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ptp: Option<String>,
+    /// What devlink shows of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devlink: Option<DevlinkFacts>,
 }
 
 impl DeviceFacts {

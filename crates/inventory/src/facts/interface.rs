@@ -3,6 +3,8 @@
 use bmslice_model::{MacAddress, PciAddress};
 use serde::{Deserialize, Serialize};
 
+use super::EthtoolFacts;
+
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -57,4 +59,7 @@ pub struct NetInterface {
     /// How many queues it sends with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx_queues: Option<u32>,
+    /// What its driver tells; of interfaces with a device alone, when the kernel was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ethtool: Option<EthtoolFacts>,
 }

@@ -88,6 +88,30 @@ pub struct MemoryTier {
     pub nodes: Vec<NumaNodeId>,
 }
 
+/// Memory that a domain takes, as its definition says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DomainMemory {
+    /// The guest's cell; none for a guest without cells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<u32>,
+    /// How much, at most.
+    pub size: ByteSize,
+    /// The nodes of the host that it is bound to; empty where it may come from any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NumaNodeId>,
+    /// How it is bound: `strict`, `preferred`, `interleave`, `restrictive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Whether it is of huge pages.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub huge: bool,
+    /// The size of a huge page; where the definition names none, the host's default, when that is
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<ByteSize>,
+}
+
 /// What a node's memory is, when it is not the server's plain memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(

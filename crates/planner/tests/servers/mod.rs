@@ -264,6 +264,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         },
         machine: GuestMachine::Q35,
         autostart: true,
+        server: None,
     }
 }
 
@@ -404,6 +405,7 @@ pub fn applied(before: &Inventory, plan: &Plan) -> Inventory {
             autostart: true,
             cpus,
             devices,
+            ..DomainFacts::default()
         });
     }
     server

@@ -1,0 +1,184 @@
+//! How many slices several servers hold at most, and where numbers alone would put them.
+//!
+//! Takes what slices ask for and servers have, as numbers in which a slice never counts more than it
+//! takes and a node never less than it gives; so that what [`fleet`](crate::fleet) proves of the
+//! numbers holds for the servers. Left out are whole NICs (counted in a bound of their own), named
+//! ones, what lies in force where, and which L3 anything shares. Where servers differ in threads per
+//! core, a slice counts as on the server where it takes least.
+
+use bmslice_model::ByteSize;
+use bmslice_spec::{NicChoice, NicKind, NicNuma};
+
+use super::seats::{Seats, part};
+use crate::demand;
+use crate::fleet::{self, Effort, Guest, NodeShape, Objective, Packing, Sharing, Threads};
+use crate::problem::{Keep, Site};
+
+/// More slices than this times servers, and it is not tried of each whether it fits alone.
+const ALONE: usize = 20_000;
+
+/// What no placement exceeds, in slices.
+pub(super) fn bound(seats: &mut Seats<'_>) -> u64 {
+    let possible = possible(seats);
+    let (slices, packing) = pack(seats, &possible);
+    debug_assert_eq!(slices.len(), possible.len());
+    packing.bound.min(by_nics(seats, &possible))
+}
+
+/// Where numbers alone would put slices.
+pub(super) fn seats(seats: &mut Seats<'_>) -> Vec<(usize, usize)> {
+    let possible = possible(seats);
+    let (slices, packing) = pack(seats, &possible);
+    let placed = slices.into_iter().zip(packing.seats);
+    placed
+        .filter_map(|(slice, seat)| Some((slice, seat?.server)))
+        .collect()
+}
+
+/// The slices that some server would hold if it held nothing else.
+fn possible(seats: &mut Seats<'_>) -> Vec<usize> {
+    let all = 0..seats.spec.slices.len();
+    if all.len() * seats.members.len() > ALONE {
+        return all.collect();
+    }
+    all.filter(|&slice| {
+        let mut servers = seats.eligible(slice).into_iter();
+        servers.any(|server| seats.fits(server, &[slice]))
+    })
+    .collect()
+}
+
+fn pack(seats: &Seats<'_>, slices: &[usize]) -> (Vec<usize>, Packing) {
+    let spec = &seats.spec.slices;
+    let gib = ByteSize::from_gib(1).bytes();
+    let whole = slices.iter().all(|&slice| {
+        let cells = u64::from(demand::cells(&spec[slice]));
+        (spec[slice].memory.bytes() / cells).is_multiple_of(gib)
+    });
+    let unit = if whole { gib } else { gib / 8 };
+    let servers: Vec<Vec<NodeShape>> = (0..seats.members.len())
+        .map(|server| nodes(seats, server, unit))
+        .collect();
+    let guests: Vec<Guest> = slices
+        .iter()
+        .map(|&slice| guest(seats, slice, unit))
+        .collect();
+    let (sharing, goal) = (Sharing::WholeCores, Objective::Count);
+    let packing = fleet::pack(&servers, &guests, sharing, goal, Effort::default());
+    (slices.to_vec(), packing)
+}
+
+/// A server's nodes, in whole cores: a core counts as one thread.
+fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
+    let Some(cores) = &seats.cores[server] else {
+        return Vec::new();
+    };
+    let member = &seats.members[server];
+    // Never counted too low: memory as the server has it, functions as the NICs could have them.
+    let site = part(seats.spec, &[0]).and_then(|part| {
+        let read = Site::read(&part, member.inventory, member.previous, Keep::Nothing);
+        read.ok()
+    });
+    let mut ids: Vec<_> = member.inventory.nodes.iter().map(|node| node.id).collect();
+    ids.sort_unstable();
+    let of_node = |at: usize| {
+        let facts = ids
+            .get(at)
+            .and_then(|id| member.inventory.nodes.iter().find(|node| node.id == *id));
+        let pools = facts.map_or(&[][..], |facts| &facts.huge_pages);
+        let pages = pools.iter().map(|pool| pool.total * pool.size.bytes());
+        let total = facts.map_or(0, |facts| facts.memory_total.bytes());
+        (total.max(pages.sum()), facts.map(|facts| facts.id))
+    };
+    let all = cores.by_node.iter().enumerate().map(|(at, &full)| {
+        let (mut memory, id) = of_node(at);
+        if let Some(site) = &site {
+            let kept = &site.problem.memory.nodes[at];
+            let pages = kept.pools.iter().zip(&site.problem.memory.sizes);
+            let there: u64 = pages.map(|(pool, size)| pool.existing * size).sum();
+            memory = if kept.allowed {
+                there.max(kept.total.saturating_sub(kept.kept))
+            } else {
+                0
+            };
+        }
+        let functions = member.inventory.pci.iter().filter(|f| !f.is_vf());
+        let near = functions.filter(|f| f.node.is_none() || f.node == id);
+        let vfs: u32 = near
+            .filter_map(|f| f.sriov.as_ref())
+            .map(|sriov| sriov.total)
+            .sum();
+        NodeShape {
+            threads_per_core: 1,
+            full,
+            half: 0,
+            memory: u32::try_from(memory / unit).unwrap_or(u32::MAX),
+            vfs,
+        }
+    });
+    all.collect()
+}
+
+/// A slice in whole cores, as on the server where it takes least. Of more than two cells, two count.
+fn guest(seats: &Seats<'_>, slice: usize, unit: u64) -> Guest {
+    let spec = &seats.spec.slices[slice];
+    let cells = demand::cells(spec);
+    let counted = cells.min(2);
+    let known = seats.cores.iter().flatten();
+    let fewest = known
+        .map(|cores| seats.needs(slice, &cores.classes))
+        .min()
+        .unwrap_or(0);
+    let vcpus = fewest.saturating_sub(spec.emulator_cores) / cells;
+    // With one cell the pool is on its node; with two, one core of it is counted.
+    let (each, emulator) = if cells == 1 {
+        (vcpus + spec.emulator_cores, false)
+    } else {
+        (vcpus, spec.emulator_cores > 0)
+    };
+    let memory = spec.memory.bytes() / u64::from(cells) / unit;
+    let near = spec.nics.iter().filter(|nic| {
+        matches!(
+            &nic.kind,
+            NicKind::Vf {
+                of: NicChoice::Need {
+                    numa: NicNuma::Same,
+                    ..
+                },
+                ..
+            }
+        )
+    });
+    let vfs = if cells > 2 { 0 } else { near.count() };
+    Guest {
+        vcpus: (each * counted).max(1),
+        threads: Threads::Prefer,
+        emulator,
+        cells: counted,
+        memory: u32::try_from(memory * u64::from(counted)).unwrap_or(u32::MAX),
+        vfs: u32::try_from(vfs).unwrap_or(u32::MAX),
+    }
+}
+
+/// A bound from whole NICs: those with the fewest first, as long as there are NICs.
+fn by_nics(seats: &Seats<'_>, slices: &[usize]) -> u64 {
+    let members = seats.members.iter();
+    let functions = members.flat_map(|member| &member.inventory.pci);
+    let usable = functions.filter(|f| f.is_network() && !f.is_vf() && f.host_needs.is_empty());
+    let mut left = usable.count();
+    let mut asked: Vec<usize> = slices
+        .iter()
+        .map(|&slice| {
+            let nics = seats.spec.slices[slice].nics.iter();
+            nics.filter(|nic| matches!(nic.kind, NicKind::Passthrough { .. }))
+                .count()
+        })
+        .collect();
+    asked.sort_unstable();
+    let fit = asked.into_iter().take_while(|&nics| {
+        let enough = nics <= left;
+        left = left.saturating_sub(nics);
+        enough
+    });
+    fit.count() as u64
+}

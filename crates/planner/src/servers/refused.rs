@@ -1,0 +1,114 @@
+//! Why a slice has no place on several servers, and what would do.
+//!
+//! Takes seats in which it has none; gives for each server what cannot hold together there, and the
+//! nearest change. Nothing is proposed that was not tried beside all that has a place.
+
+use super::seats::{Seats, part};
+use super::{Placement, Unplaced};
+use crate::change::{self, Change};
+use crate::{Running, place};
+
+/// Servers that are explained, and on which changes are tried, those with the least in them first:
+/// on each of many it would be the same.
+const SERVERS: usize = 8;
+
+/// Explains one slice.
+pub(super) fn explain(seats: &mut Seats<'_>, slice: usize) -> Unplaced {
+    let (spec, members) = (seats.spec, seats.members);
+    let running = seats.options.running;
+    let eligible = seats.eligible(slice);
+    let with = |seats: &Seats<'_>, server: usize| {
+        let mut list = seats.on(server).to_vec();
+        list.push(slice);
+        list.sort_unstable();
+        part(spec, &list)
+    };
+    let mut why = Vec::new();
+    for &server in eligible.iter().take(SERVERS) {
+        let member = &members[server];
+        if let Some(part) = with(seats, server)
+            && let Err(refusal) = place(&part, member.inventory, member.previous, running)
+        {
+            why.push((member.name().to_owned(), refusal));
+        }
+    }
+    Unplaced {
+        slice: spec.slices[slice].name.clone(),
+        eligible: eligible.len(),
+        change: nearest(seats, slice, &eligible, &with),
+        why,
+    }
+}
+
+fn nearest(
+    seats: &mut Seats<'_>,
+    slice: usize,
+    eligible: &[usize],
+    with: &dyn Fn(&Seats<'_>, usize) -> Option<bmslice_spec::Slicing>,
+) -> Option<(String, Change)> {
+    let (spec, members) = (seats.spec, seats.members);
+    let name = &spec.slices[slice].name;
+    let mut found: Vec<(usize, usize, usize, Change)> = Vec::new();
+    if let Some(change) = any_server(seats, slice) {
+        found.push((change.distance(), 0, 0, change));
+    }
+    let mut servers = eligible.to_vec();
+    servers.sort_by_key(|&server| (seats.on(server).len(), server));
+    for server in servers.into_iter().take(SERVERS) {
+        let member = &members[server];
+        let change = with(seats, server)
+            .and_then(|part| change::of_slice(&part, member.inventory, member.previous, name));
+        if let Some(change) = change {
+            // Of two servers on which it would do with fewer vCPUs, the one that takes more.
+            let lost = match &change {
+                Change::Vcpus { vcpus, .. } => spec.slices[slice].vcpus.abs_diff(*vcpus) as usize,
+                _ => 0,
+            };
+            found.push((change.distance(), lost, server, change));
+        }
+        // As it would be without slices, in force or not.
+        let alone = part(spec, &[slice]);
+        if alone.is_some_and(|alone| crate::fits(&alone, member.inventory, None, Running::Stays)) {
+            let change = Change::OneMore {
+                slice: name.clone(),
+                like: member.name().to_owned(),
+            };
+            found.push((change.distance(), 0, server, change));
+        }
+    }
+    found.sort_by_key(|(distance, lost, server, _)| (*distance, *lost, *server));
+    let (_, _, server, change) = found.into_iter().next()?;
+    let place = match &change {
+        Change::AnyServer { server, .. } => server.clone(),
+        _ => members[server].name().to_owned(),
+    };
+    Some((place, change))
+}
+
+/// Another server than the named one, that has room as things are.
+fn any_server(seats: &mut Seats<'_>, slice: usize) -> Option<Change> {
+    let spec = seats.spec;
+    spec.slices[slice].server.as_ref()?;
+    let name = spec.slices[slice].name.clone();
+    (0..seats.members.len()).find_map(|server| {
+        let member = &seats.members[server];
+        let change = Change::AnyServer {
+            slice: name.clone(),
+            server: member.name().to_owned(),
+        };
+        let mut list = seats.on(server).to_vec();
+        list.push(slice);
+        list.sort_unstable();
+        let part = part(&change.apply(spec)?, &list)?;
+        let fits = crate::fits(&part, member.inventory, member.previous, Running::Stays);
+        fits.then_some(change)
+    })
+}
+
+impl Placement {
+    /// How many more slices might be placed: 0 when it is proven that no more can.
+    #[must_use]
+    pub fn gap(&self) -> u64 {
+        self.bound.saturating_sub(self.placed() as u64)
+    }
+}
