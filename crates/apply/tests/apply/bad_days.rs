@@ -197,13 +197,42 @@ fn a_guest_that_does_not_shut_down_is_not_killed_unasked() {
             .unwrap()
             .is_empty()
     );
-    let destroyed = server
+}
+
+#[test]
+fn a_guest_that_ends_while_its_plug_is_pulled_has_ended() {
+    let server = lab();
+    server.slice();
+    let ended = says("Requested operation is not valid: domain is not running");
+    server
         .fake
-        .effects()
-        .iter()
-        .any(|e| e.starts_with("libvirt destroy"));
-    // By then the guests had heard the first request, so even `force` need not pull a plug.
-    assert!(!destroyed || server.fake.elapsed() < Duration::from_secs(3600));
+        .fail(On::Once("libvirt destroy".into()), Moment::After, ended);
+    let impatient = ReleaseOptions {
+        guest_patience: Duration::from_secs(2),
+        force: true,
+        ..ReleaseOptions::default()
+    };
+    let mut events = Vec::new();
+    release(&server.fake, &Which::All, &impatient, &mut |event| {
+        events.push(event)
+    })
+    .unwrap();
+    let destroyed = |effect: &&String| effect.contains("libvirt destroy");
+    assert_eq!(server.fake.effects().iter().filter(destroyed).count(), 2);
+    assert!(
+        notes(&events).contains("domain is not running"),
+        "{}",
+        notes(&events)
+    );
+    assert!(
+        server
+            .fake
+            .hypervisor()
+            .unwrap()
+            .domains()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ const DRIVER_INFO: u32 = 0x3;
 const DRIVER_INFO_LENGTH: usize = 196;
 /// `ETHTOOL_GPERMADDR`: command and size, then room for `MAX_ADDR_LEN` bytes.
 const PERMANENT_ADDRESS: u32 = 0x20;
-const ADDRESS_LENGTH: usize = 32;
+const ADDRESS_LENGTH: u32 = 32;
 
 /// `SIOCETHTOOL` of linux/sockios.h.
 const SIOCETHTOOL: u32 = 0x8946;
@@ -38,10 +38,10 @@ pub(super) fn permanent_address(socket: impl AsFd, name: &str) -> Option<Vec<u8>
     let mut buffer = Buffer([0; 256]);
     buffer.0[..4].copy_from_slice(&PERMANENT_ADDRESS.to_ne_bytes());
     // How much the kernel may write, as it takes it; it writes no more.
-    buffer.0[4] = ADDRESS_LENGTH as u8;
+    buffer.0[4..8].copy_from_slice(&ADDRESS_LENGTH.to_ne_bytes());
     call(socket, name, &mut buffer)?;
     let length = u32::from_ne_bytes(buffer.0[4..8].try_into().ok()?);
-    let length = usize::try_from(length).ok()?.min(ADDRESS_LENGTH);
+    let length = usize::try_from(length.min(ADDRESS_LENGTH)).ok()?;
     Some(buffer.0[8..8 + length].to_vec())
 }
 
