@@ -417,11 +417,9 @@ fn hypervisor(
             if domain.uuid == slice.uuid {
                 continue;
             }
-            // Another slice of ours may still hold what a changed plan moves; that it does is
-            // told by its own definition, and the kernel lets two guests share a CPU.
-            if plan.slices().iter().any(|other| other.uuid == domain.uuid) {
-                continue;
-            }
+            // A slice takes what a changed plan gives it when it starts anew; until then it holds
+            // what it has, and the kernel lets two guests share a CPU without a word.
+            let ours = plan.slices().iter().any(|other| other.uuid == domain.uuid);
             let cpus = domain.cpus.intersection(&slice.owned());
             if !cpus.is_empty() {
                 problems.push(
@@ -429,11 +427,15 @@ fn hypervisor(
                         "the guest `{}` runs on CPUs {cpus}, which are to be `{}`'s alone",
                         domain.name, slice.name
                     ))
-                    .hint(format!(
-                        "pin `{}` to the host's CPUs ({}), or shut it down",
-                        domain.name,
-                        plan.host().cpus
-                    )),
+                    .hint(if ours {
+                        anew(&domain.name)
+                    } else {
+                        format!(
+                            "pin `{}` to the host's CPUs ({}), or shut it down",
+                            domain.name,
+                            plan.host().cpus
+                        )
+                    }),
                 );
             }
             let functions: Vec<String> = slice
@@ -451,10 +453,21 @@ fn hypervisor(
                         functions.join(", "),
                         slice.name
                     ))
-                    .hint(format!("shut `{}` down first", domain.name)),
+                    .hint(if ours {
+                        anew(&domain.name)
+                    } else {
+                        format!("shut `{}` down first", domain.name)
+                    }),
                 );
             }
         }
     }
     Ok(problems)
+}
+
+/// What lets a slice of ours let go of what it has.
+fn anew(name: &str) -> String {
+    format!(
+        "shut `{name}` down first (`virsh shutdown {name}`): `apply` starts it on what the plan gives it"
+    )
 }

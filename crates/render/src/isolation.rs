@@ -3,7 +3,7 @@
 //!
 //! systemd writes `AllowedCPUs=` to `cpuset.cpus` and repeats that at every `daemon-reload`
 //! (systemd.resource-control(5)). That the slice's group is an isolated partition systemd does not
-//! know; it is written to the group, and nothing of systemd's takes it back. ADR 0009.
+//! know; it is written to the group, and nothing of systemd's takes it back. ADR 0010.
 
 use bmslice_model::CpuSet;
 

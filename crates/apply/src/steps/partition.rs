@@ -1,5 +1,5 @@
 //! Isolation without a reboot: everybody else confined by systemd, and the slices' CPUs a partition
-//! of their own (Documentation/admin-guide/cgroup-v2.rst, “Cpuset”). ADR 0009.
+//! of their own (Documentation/admin-guide/cgroup-v2.rst, “Cpuset”). ADR 0010.
 
 use std::path::Path;
 use std::time::Duration;

@@ -285,6 +285,37 @@ fn a_plan_that_forgets_a_slice_that_is_here() {
 }
 
 #[test]
+fn a_plan_that_gives_away_what_a_running_slice_still_holds() {
+    let server = lab();
+    server.slice();
+    let server = server.change(|parts| {
+        let (red, blue) = parts.slices.split_at_mut(1);
+        std::mem::swap(&mut red[0].vcpus, &mut blue[0].vcpus);
+    });
+    let before = state(&server.fake);
+    let reasons = refusal(server.apply());
+    for (holder, heir) in [
+        ("red-worker1", "blue-worker1"),
+        ("blue-worker1", "red-worker1"),
+    ] {
+        let tells = |reason: &String| {
+            reason.starts_with(&format!("the guest `{holder}` runs on CPUs "))
+                && reason.ends_with(&format!("which are to be `{heir}`'s alone"))
+        };
+        assert!(reasons.iter().any(tells), "{holder}: {reasons:?}");
+    }
+    let hints = server.apply().unwrap_err().hints();
+    assert!(
+        hints
+            .iter()
+            .any(|hint| hint.contains("virsh shutdown red-worker1")),
+        "{hints:?}"
+    );
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+    assert!(server.is_running("red-worker1") && server.is_running("blue-worker1"));
+}
+
+#[test]
 fn vfs_that_somebody_uses() {
     let mut with_iommu = FakeServer::lab();
     with_iommu.cmdline = "intel_iommu=on".into();
