@@ -188,16 +188,25 @@ pub(crate) fn network_rules(slice: &SliceSpec, nic: &NicSpec, at: &Path, found: 
                 ),
                 hint,
             );
+        } else if let Some((host, length)) = self::network(address)
+            && let Some(why) = no_host(host, length)
+        {
+            found.say(
+                at.field("addresses").index(i),
+                format!("no guest can have `{address}`: {why}"),
+                "write an address of the network's hosts, as `192.0.2.10/24`",
+            );
         }
     }
-    if let Some(gateway) = &network.gateway4
-        && gateway.parse::<Ipv4Addr>().is_err()
-    {
-        found.say(
-            at.field("gateway4"),
-            format!("`{}` is not an IPv4 address", shown(gateway)),
-            "write it without a prefix length, as `192.0.2.1`",
-        );
+    if let Some(text) = &network.gateway4 {
+        match text.parse::<Ipv4Addr>() {
+            Err(_) => found.say(
+                at.field("gateway4"),
+                format!("`{}` is not an IPv4 address", shown(text)),
+                "write it without a prefix length, as `192.0.2.1`",
+            ),
+            Ok(gateway) => gateway_rules(gateway, &network.addresses, &at, found),
+        }
     }
     for (i, server) in network.nameservers.iter().enumerate() {
         if server.parse::<IpAddr>().is_err() {
@@ -207,6 +216,60 @@ pub(crate) fn network_rules(slice: &SliceSpec, nic: &NicSpec, at: &Path, found: 
                 "write the address of a DNS server, as `192.0.2.53`",
             );
         }
+    }
+}
+
+/// A gateway is a neighbour: netplan makes a route to it only through a network of the card.
+fn gateway_rules(gateway: Ipv4Addr, addresses: &[String], at: &Path, found: &mut Found) {
+    let networks: Vec<(Ipv4Addr, u8)> = addresses.iter().filter_map(|text| network(text)).collect();
+    // Without an address of ours, or with one that is wrong itself, nothing can be told.
+    if networks.len() != addresses.iter().filter(|text| !text.contains(':')).count()
+        || networks.is_empty()
+    {
+        return;
+    }
+    let at = at.field("gateway4");
+    if networks.iter().any(|(address, _)| *address == gateway) {
+        found.say(
+            at,
+            format!("the gateway {gateway} is the guest itself"),
+            "write the address of the router",
+        );
+    } else if !networks.iter().any(|&(address, length)| {
+        let mask = mask(length);
+        u32::from(address) & mask == u32::from(gateway) & mask
+    }) {
+        found.say(
+            at,
+            format!("the gateway {gateway} is in no network of this card"),
+            "write a router of the same network, or look at the address's length",
+        );
+    }
+}
+
+/// An IPv4 address with its length.
+fn network(text: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let length = length.parse().ok().filter(|length| *length <= 32)?;
+    Some((address.parse().ok()?, length))
+}
+
+fn mask(length: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+}
+
+/// Why no card can have this address: RFC 1122 section 3.2.1.3; a network of 31 bits has neither
+/// name nor broadcast (RFC 3021).
+fn no_host(address: Ipv4Addr, length: u8) -> Option<&'static str> {
+    let host = !mask(length);
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        Some("it is no address of a card")
+    } else if length < 31 && u32::from(address) & host == 0 {
+        Some("it is the network's own address")
+    } else if length < 31 && u32::from(address) & host == host {
+        Some("it is the network's broadcast address")
+    } else {
+        None
     }
 }
 
