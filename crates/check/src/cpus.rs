@@ -71,13 +71,14 @@ pub(crate) const ISOLATED: Invariant = Invariant {
 fn isolated(case: &Case<'_>, found: &mut Found) {
     let host = case.plan.host();
     let others = case.server.online.difference(&host.cpus);
+    let in_force = in_force(case);
     let allowed: CpuSet = case
         .inventory
         .cpus
         .iter()
         // In force, a partition's CPUs are not allowed to whoever looks from outside of it: then
         // which of them were before cannot be told.
-        .filter(|cpu| cpu.allowed || (in_force(case) && host.isolated.contains(cpu.id)))
+        .filter(|cpu| cpu.allowed || (in_force && host.isolated.contains(cpu.id)))
         .map(|cpu| cpu.id)
         .collect();
     let isolated = others.intersection(&allowed);

@@ -188,15 +188,7 @@ fn a_guest_that_does_not_shut_down_is_not_killed_unasked() {
         "nothing of the host's is undone under a guest that may run: {only_journal:?}"
     );
     release(&server.fake, &Which::All, &impatient(true), &mut |_| {}).unwrap();
-    assert!(
-        server
-            .fake
-            .hypervisor()
-            .unwrap()
-            .domains()
-            .unwrap()
-            .is_empty()
-    );
+    assert!(server.domains().is_empty());
 }
 
 #[test]
@@ -224,15 +216,7 @@ fn a_guest_that_ends_while_its_plug_is_pulled_has_ended() {
         "{}",
         notes(&events)
     );
-    assert!(
-        server
-            .fake
-            .hypervisor()
-            .unwrap()
-            .domains()
-            .unwrap()
-            .is_empty()
-    );
+    assert!(server.domains().is_empty());
 }
 
 #[test]
@@ -363,15 +347,7 @@ fn pages_that_cannot_be_had_are_told_before_any_guest_starts() {
     let text = error.to_string();
     assert!(text.contains("of the 100000 huge pages of 2MiB"), "{text}");
     assert!(text.contains("`blue-worker1` needs 1024"), "{text}");
-    assert!(
-        server
-            .fake
-            .hypervisor()
-            .unwrap()
-            .domains()
-            .unwrap()
-            .is_empty()
-    );
+    assert!(server.domains().is_empty());
     let pool = inventory(&server.fake).nodes[1].huge_pages.clone();
     assert!(
         pool.iter().all(|pool| pool.total == 0),

@@ -7,8 +7,8 @@ use bmslice_apply::{
     ApplyError, ApplyOptions, Event, Outcome, Phase, ReleaseOptions, Released, State, Which, apply,
     release, resume,
 };
-use bmslice_host::Machine;
 use bmslice_host::fake::{FakeMachine, FakeServer};
+use bmslice_host::{DomainState, Machine};
 use bmslice_inventory::{Inventory, LiveInventory};
 use bmslice_model::ByteSize;
 use bmslice_plan::{Plan, PlanParts};
@@ -170,8 +170,13 @@ impl Server {
         release(&self.fake, &Which::All, &options, &mut |_| {})
     }
 
+    /// All that libvirt knows, running or not.
+    pub fn domains(&self) -> Vec<DomainState> {
+        self.fake.hypervisor().unwrap().domains().unwrap()
+    }
+
     pub fn is_running(&self, name: &str) -> bool {
-        let domains = self.fake.hypervisor().unwrap().domains().unwrap();
+        let domains = self.domains();
         domains.iter().any(|d| d.name == name && d.running)
     }
 
