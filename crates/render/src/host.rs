@@ -81,7 +81,7 @@ pub fn slices_unit(
         quoted if quoted.starts_with('"') => quoted.replacen('"', "\"-", 1),
         plain => format!("-{plain}"),
     };
-    let (groups, moves) = widened(isolation);
+    let (_, moves) = widened(isolation);
     // No time limit: images may have to be copied, and guests be waited for.
     Ok(format!(
         "# Written by bmslice; `bmslice release` removes it.\n\
@@ -98,7 +98,7 @@ pub fn slices_unit(
          TimeoutStartSec=infinity\n\
          {HARDENING}\
          {SLICES_HARDENING}\
-         {groups}\n\
+         ProtectControlGroups=yes\n\
          CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_NET_ADMIN{moves}\n\
          ReadWritePaths=/etc /boot /var /run {images}\n\
          \n\
@@ -158,7 +158,8 @@ pub fn fall_back_timer(minutes: u32) -> String {
 }
 
 /// What isolation without a reboot needs of a unit, and no other does: the partition is written to its
-/// cgroup, and `taskset` moves threads of the kernel (sched_setaffinity(2)).
+/// cgroup, which only the unit before libvirt does, and `taskset` moves threads of the kernel
+/// (sched_setaffinity(2)), which start at any time.
 fn widened(isolation: Isolation) -> (&'static str, &'static str) {
     match isolation {
         Isolation::Dynamic => ("ProtectControlGroups=no", " CAP_SYS_NICE"),
