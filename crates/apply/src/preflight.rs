@@ -56,6 +56,7 @@ pub fn preflight(
     if phase == Phase::All {
         problems.extend(forgotten(look.ledger, plan));
         problems.extend(followed(look.machine, plan));
+        problems.extend(inhabited(look, steps));
         problems.extend(space(look, steps)?);
         // Whatever asks libvirt comes last, and not at all when it does not answer.
         match hypervisor(look.machine, inventory, plan) {
@@ -321,6 +322,18 @@ fn forgotten(ledger: &Ledger, plan: &Plan) -> Vec<Problem> {
             ))
         })
         .collect()
+}
+
+/// Guests in a partition that is in force here and not in the plan.
+fn inhabited(look: &Look<'_>, steps: &[Step]) -> Option<Problem> {
+    let is_partition = |step: &Step| matches!(step, Step::IsolatePartition(_));
+    if steps.iter().any(is_partition) {
+        return None;
+    }
+    look.ledger.entries().find_map(|entry| match &entry.step {
+        Step::IsolatePartition(partition) if entry.touched => partition.inhabited(look),
+        _ => None,
+    })
 }
 
 /// A plan that was made to follow another one than what is in force.

@@ -227,14 +227,48 @@ impl IsolatePartition {
         problems
     }
 
-    /// A guest with threads that may run nowhere but on these CPUs, and whose group is another: the
-    /// partition would drive them onto the host's.
-    fn outside(&self, look: &Look<'_>, name: &str) -> Option<Problem> {
+    /// A guest's process, and whether it runs in the partition.
+    fn dweller(&self, look: &Look<'_>, name: &str) -> Option<(String, bool)> {
         let root = look.machine.root();
         let pid = root.attribute(format!("/run/libvirt/qemu/{name}.pid"))?;
         let group = root.attribute(format!("/proc/{pid}/cgroup"))?;
         let inside = format!("::/{}/", self.unit);
-        if group.lines().any(|line| line.contains(&inside)) {
+        let is_inside = group.lines().any(|line| line.contains(&inside));
+        Some((pid, is_inside))
+    }
+
+    /// Guests that run in the partition, which goes only when it is empty.
+    pub fn inhabited(&self, look: &Look<'_>) -> Option<Problem> {
+        let inside = |name: &&String| self.dweller(look, name).is_some_and(|(_, inside)| inside);
+        let names: Vec<&str> = look.running.iter().filter(inside).map(String::as_str).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let shutdowns: Vec<String> = names
+            .iter()
+            .map(|name| format!("`virsh shutdown {name}`"))
+            .collect();
+        Some(
+            Problem::new(format!(
+                "the plan has no partition any more, and {} in the one that is in force",
+                match names.as_slice() {
+                    [one] => format!("`{one}` runs"),
+                    many => format!("{} run", many.join(", ")),
+                }
+            ))
+            .hint(format!(
+                "a guest leaves it only by ending: {}, and apply again",
+                shutdowns.join(", ")
+            )),
+        )
+    }
+
+    /// A guest with threads that may run nowhere but on these CPUs, and whose group is another: the
+    /// partition would drive them onto the host's.
+    fn outside(&self, look: &Look<'_>, name: &str) -> Option<Problem> {
+        let root = look.machine.root();
+        let (pid, inside) = self.dweller(look, name)?;
+        if inside {
             return None;
         }
         let tasks = root.list(format!("/proc/{pid}/task")).unwrap_or_default();

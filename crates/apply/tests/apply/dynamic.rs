@@ -227,6 +227,34 @@ fn a_guest_that_runs_outside_is_not_driven_off_its_cpus() {
 }
 
 #[test]
+fn a_partition_with_guests_in_it_is_not_given_up() {
+    let server = applied();
+    let server = server.change(|parts| {
+        parts.host.isolation = Isolation::None;
+        for slice in &mut parts.slices {
+            slice.partition = None;
+        }
+    });
+    let before = state(&server.fake);
+    let reasons = refusal(server.apply()).join("\n");
+    assert!(
+        reasons.contains("the plan has no partition any more")
+            && reasons.contains("blue-worker1, red-worker1 run"),
+        "{reasons}"
+    );
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+    let libvirt = server.fake.hypervisor().unwrap();
+    libvirt.destroy("red-worker1").unwrap();
+    libvirt.destroy("blue-worker1").unwrap();
+    let outcome = server.apply().unwrap();
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    assert!(server.is_running("red-worker1"));
+    assert!(!server.fake.root().exists(PARTITION));
+    let xml = libvirt.xml("red-worker1", false).unwrap();
+    assert!(!xml.contains("partition"), "{xml}");
+}
+
+#[test]
 fn a_server_that_cannot_is_refused_before_anything_is_done() {
     let server = server();
     server
