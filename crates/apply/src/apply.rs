@@ -12,7 +12,7 @@ use crate::event::{Event, State};
 use crate::execute::{AtReboot, Executor, Stop, due, running};
 use crate::journal::{self, Ledger, Run};
 use crate::paths::{JOURNAL, PLAN, PLAN_BEFORE};
-use crate::preflight::preflight;
+use crate::preflight::{preflight, succession};
 use crate::release::{self, ReleaseOptions};
 use crate::sequence::{remember, steps};
 use crate::silent::Silent;
@@ -181,6 +181,7 @@ fn check(
         running: &running,
     };
     let mut problems = preflight(&look, inventory, plan, steps, Phase::All)?;
+    problems.extend(succession(&look, plan, steps));
     problems.extend(went_back(&look, steps)?.filter(|_| !options.try_again));
     if options.dry_run && !machine.is_root() {
         // It changes nothing; but it may not see everything either.
@@ -373,28 +374,28 @@ fn bring_back(
         (Some(Run::Release { .. }), Phase::Host) => return Ok(Outcome::Nothing),
         (Some(Run::Apply { .. } | Run::Resume { .. }) | None, _) => {}
     }
-    let mut went_back = false;
-    if let Some(fell_back) = FellBack::seen(&executor.look())? {
-        went_back = true;
-        if phase == Phase::All {
-            return Err(ApplyError::FellBack {
-                what: fell_back.describe(),
-            });
-        }
-        if !fell_back.to_ours {
+    let fell_back = FellBack::seen(&executor.look())?;
+    let went_back = fell_back.as_ref().map(FellBack::describe);
+    // What was booted is what is brought back: after going back, the plan before.
+    let before = match &fell_back {
+        Some(to) if to.to_ours => plan_to_go_back_to(&executor.look(), PLAN_BEFORE)?
+            .and_then(|text| Plan::parse(&text).ok()),
+        Some(_) | None => None,
+    };
+    if let Some(what) = &went_back {
+        let to_ours = fell_back.is_some_and(|fell_back| fell_back.to_ours);
+        match phase {
+            Phase::All if before.is_none() => {
+                return Err(ApplyError::FellBack { what: what.clone() });
+            }
             // The server is to be as it was before the first apply.
-            return Ok(Outcome::Nothing);
+            Phase::Host if !to_ours => return Ok(Outcome::Nothing),
+            Phase::All | Phase::Host => {}
         }
     }
     if let Some(step) = unconfirmed(&executor.look()).cloned() {
         step.strike(&executor.site())?;
     }
-    // What was booted is what is made ready: after going back, the plan before.
-    let before = match phase {
-        Phase::Host if went_back => plan_to_go_back_to(&executor.look(), PLAN_BEFORE)?,
-        Phase::Host | Phase::All => None,
-    };
-    let before = before.and_then(|text| Plan::parse(&text).ok());
     let Some(plan) = before.map_or_else(|| stored_plan(machine), |plan| Ok(Some(plan)))? else {
         if open.is_some() {
             // It was interrupted before anything but the journal was written.
@@ -410,18 +411,25 @@ fn bring_back(
     let applying = matches!(open, Some(Run::Apply { .. }));
     let steps = match phase {
         Phase::Host => due(&all, When::Booted, When::Booted),
-        Phase::All if applying => all,
+        Phase::All if applying && went_back.is_none() => all,
         // A disk that is missing now may be on a file system that is not mounted: only `apply`,
         // which somebody asks for, makes new ones.
         Phase::All => at_boot(&plan, due(&all, When::Booted, When::Sliced)),
     };
-    let problems = preflight(&executor.look(), &inventory, &plan, &steps, phase)?;
+    let mut problems = preflight(&executor.look(), &inventory, &plan, &steps, phase)?;
+    if phase == Phase::All && went_back.is_none() {
+        problems.extend(succession(&executor.look(), &plan, &steps));
+    }
     if !problems.is_empty() {
         return Err(ApplyError::Refused { problems });
     }
+    let ended = |outcome| match &went_back {
+        Some(what) if phase == Phase::All => Err(ApplyError::FellBack { what: what.clone() }),
+        Some(_) | None => Ok(outcome),
+    };
     if open.is_none() {
         if all_hold(&executor.look(), &steps)? {
-            return Ok(Outcome::Nothing);
+            return ended(Outcome::Nothing);
         }
         executor.begin(Run::Resume {
             plan: plan.digest(),
@@ -430,11 +438,11 @@ fn bring_back(
     executor.record_before(&steps)?;
     match executor.carry_out(&steps, AtReboot::Stop)? {
         Stop::Done { changed } => {
-            // Of an interrupted apply, the host's part is not the whole.
-            if phase == Phase::All || !applying {
+            // Of an interrupted apply neither the host's part is the whole, nor the plan before.
+            if !applying || (phase == Phase::All && went_back.is_none()) {
                 executor.journal.close()?;
             }
-            Ok(match changed {
+            ended(match changed {
                 0 => Outcome::Nothing,
                 changed => Outcome::Done { changed },
             })

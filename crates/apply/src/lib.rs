@@ -14,6 +14,7 @@
 //! * no secret reaches the journal, the stored plan, an argument or a message.
 
 mod apply;
+mod console;
 mod domain_xml;
 mod error;
 mod event;

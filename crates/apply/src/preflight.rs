@@ -54,9 +54,6 @@ pub fn preflight(
     problems.extend(isolation(plan));
     problems.extend(reboot(look, inventory, steps));
     if phase == Phase::All {
-        problems.extend(forgotten(look.ledger, plan));
-        problems.extend(followed(look.machine, plan));
-        problems.extend(inhabited(look, steps));
         problems.extend(space(look, steps)?);
         // Whatever asks libvirt comes last, and not at all when it does not answer.
         match hypervisor(look.machine, inventory, plan) {
@@ -73,6 +70,14 @@ pub fn preflight(
     }
     problems.extend(preconditions(look, steps.iter())?);
     Ok(problems)
+}
+
+/// What keeps a plan from taking the place of the one that is in force.
+pub fn succession(look: &Look<'_>, plan: &Plan, steps: &[Step]) -> Vec<Problem> {
+    let mut problems = forgotten(look.ledger, plan);
+    problems.extend(followed(look.machine, plan));
+    problems.extend(inhabited(look, steps));
+    problems
 }
 
 fn preconditions<'s>(

@@ -24,6 +24,7 @@ use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::{AllocateHugePages, PageUser};
 use crate::steps::partition::{ConfineHost, IsolatePartition, UnitFile};
+use crate::steps::queues::FitQueues;
 use crate::steps::quiet::{Form, MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
@@ -92,6 +93,13 @@ pub fn steps(
     }
     for slice in plan.slices() {
         steps.extend(virtual_functions(slice));
+    }
+    for queues in &plan.host().queues {
+        steps.push(Step::FitQueues(FitQueues {
+            nic: queues.device.clone(),
+            most: queues.most,
+            apart: queues.apart,
+        }));
     }
     // After the NICs have come up: a driver asks for its interrupts then.
     if plan.host().isolation != Isolation::None {
@@ -362,9 +370,10 @@ fn guest(slice: &SlicePlan) -> Result<Vec<Step>, RenderError> {
         uuid: slice.uuid.clone(),
         xml: bmslice_render::domain_xml(slice)?,
     }));
+    // Whether it starts with the host is our unit's business (ADR 0012).
     steps.push(Step::SetAutostart(SetAutostart {
         slice: name(),
-        on: slice.autostart,
+        on: false,
     }));
     steps.push(Step::StartDomain(StartDomain {
         slice: name(),

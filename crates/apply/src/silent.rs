@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use bmslice_host::{Command, HostError, Hypervisor, Lock, Machine, Output, Root};
+use bmslice_host::{Command, HostError, Hypervisor, Lock, Machine, NetAnswers, Output, Root};
 use bmslice_model::ByteSize;
 
 /// Before libvirtd has started, a mere connection would activate it by its socket and wait for a
@@ -20,6 +20,9 @@ impl Machine for Silent<'_> {
 
     fn root(&self) -> &Root {
         self.0.root()
+    }
+    fn nics(&self, names: &[String]) -> Result<NetAnswers, HostError> {
+        self.0.nics(names)
     }
     fn write_attribute(&self, path: &Path, value: &str) -> Result<(), HostError> {
         self.0.write_attribute(path, value)

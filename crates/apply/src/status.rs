@@ -1,10 +1,11 @@
 //! What is sliced here.
 
-use bmslice_host::{Hypervisor, Machine};
+use bmslice_host::{Hypervisor, Machine, Root};
 use bmslice_model::SliceName;
 use bmslice_plan::Plan;
 
 use crate::apply::stored_plan;
+use crate::console::last_lines;
 use crate::domain_xml::{Meaning, is_ours};
 use crate::error::ApplyError;
 use crate::journal::{self, Run};
@@ -41,6 +42,8 @@ pub struct SliceStatus {
     pub state: GuestState,
     /// What its next start changes.
     pub at_next_start: Vec<String>,
+    /// The last lines of its console, when it is off.
+    pub console: Vec<String>,
 }
 
 /// How a guest is.
@@ -92,9 +95,10 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
             name: name.clone(),
             state: GuestState::Unknown,
             at_next_start: Vec::new(),
+            console: Vec::new(),
         };
         slices.push(match &connection {
-            Ok(hypervisor) => slice(&**hypervisor, name).unwrap_or_else(|error| {
+            Ok(hypervisor) => slice(&**hypervisor, machine.root(), name).unwrap_or_else(|error| {
                 libvirt_error.get_or_insert(error.to_string());
                 unknown
             }),
@@ -114,6 +118,7 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
 
 fn slice(
     hypervisor: &dyn Hypervisor,
+    root: &Root,
     name: SliceName,
 ) -> Result<SliceStatus, bmslice_host::HostError> {
     let domains = hypervisor.domains()?;
@@ -123,6 +128,7 @@ fn slice(
             name,
             state: GuestState::Undefined,
             at_next_start: Vec::new(),
+            console: Vec::new(),
         });
     };
     let kept = hypervisor.xml(&domain.name, domain.persistent)?;
@@ -139,9 +145,14 @@ fn slice(
         (true, true) => GuestState::Running,
         (true, false) => GuestState::Off,
     };
+    let console = match state {
+        GuestState::Off => last_lines(root, &name),
+        _ => Vec::new(),
+    };
     Ok(SliceStatus {
         name,
         state,
         at_next_start,
+        console,
     })
 }

@@ -18,6 +18,7 @@ use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{Content, InstallFile, InstallUnit, StorePlan};
 use crate::steps::memory::AllocateHugePages;
 use crate::steps::partition::{ConfineHost, IsolatePartition};
+use crate::steps::queues::FitQueues;
 use crate::steps::quiet::{MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
@@ -55,6 +56,8 @@ pub enum Step {
     MoveInterrupts(MoveInterrupts),
     /// Moves threads of the kernel's own.
     MoveKernelThreads(MoveKernelThreads),
+    /// Sees that a NIC has no more queues than the host has CPUs.
+    FitQueues(FitQueues),
     /// Sees to huge pages on one node.
     AllocateHugePages(AllocateHugePages),
     /// Keeps the host's driver away from VFs.
@@ -146,6 +149,13 @@ pub enum Before {
         /// Id, name, and `Cpus_allowed_list`.
         threads: Vec<(u32, String, CpuSet)>,
     },
+    /// Queues of a NIC.
+    Queues {
+        /// It received with so many.
+        rx: u32,
+        /// And sent with so many.
+        tx: u32,
+    },
     /// `sriov_drivers_autoprobe`.
     Autoprobe {
         /// Whether it was on.
@@ -208,6 +218,7 @@ impl Step {
             Self::SetAttributes(step) => format!("setting {}", step.about),
             Self::MoveInterrupts(_) => "interrupts".into(),
             Self::MoveKernelThreads(_) => "kernel threads".into(),
+            Self::FitQueues(step) => format!("queues {}", step.nic.address),
             Self::BootArguments(_) => "boot arguments".into(),
             Self::BuildDisk(step) => format!("disk {}", step.path),
             Self::BuildSeed(step) => format!("seed {}", step.path),
@@ -241,6 +252,7 @@ impl Step {
             | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
+            | Self::FitQueues(_)
             | Self::AllocateHugePages(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_) => None,
@@ -271,6 +283,7 @@ impl Step {
             | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
+            | Self::FitQueues(_)
             | Self::AllocateHugePages(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_)
@@ -303,6 +316,7 @@ impl Step {
             | Self::SetAttributes(_)
             | Self::MoveInterrupts(_)
             | Self::MoveKernelThreads(_)
+            | Self::FitQueues(_)
             | Self::DisableVfAutoprobe(_)
             | Self::CreateVfs(_)
             | Self::ConfigureVf(_)
@@ -325,6 +339,7 @@ impl Step {
             Self::SetAttributes(step) => step.describe(),
             Self::MoveInterrupts(step) => step.describe(),
             Self::MoveKernelThreads(step) => step.describe(),
+            Self::FitQueues(step) => step.describe(),
             Self::BootArguments(step) => step.describe(),
             Self::BuildDisk(step) => step.describe(),
             Self::BuildSeed(step) => step.describe(),
@@ -352,6 +367,7 @@ impl Step {
             Self::DefineDomain(step) => step.precondition(look),
             Self::InstallUnit(step) => Ok(step.precondition(look)),
             Self::IsolatePartition(step) => Ok(step.precondition(look)),
+            Self::FitQueues(step) => Ok(step.precondition(look)),
             Self::AllocateHugePages(step) => Ok(step.precondition(look)),
             // The folder is ours, or made; the journal has been written there before.
             Self::StorePlan(_)
@@ -387,6 +403,7 @@ impl Step {
             Self::SetAttributes(step) => step.observe(look),
             Self::MoveInterrupts(step) => step.observe(look),
             Self::MoveKernelThreads(step) => step.observe(look),
+            Self::FitQueues(step) => step.observe(look),
             Self::BootArguments(step) => step.observe(look),
             Self::BuildDisk(step) => Ok(step.observe(look)),
             Self::BuildSeed(step) => Ok(step.observe(look)),
@@ -413,6 +430,7 @@ impl Step {
             Self::SetAttributes(step) => step.before(look),
             Self::MoveInterrupts(step) => step.before(look),
             Self::MoveKernelThreads(step) => step.before(look),
+            Self::FitQueues(step) => step.before(look),
             Self::BootArguments(step) => step.before(look),
             Self::AllocateHugePages(step) => step.before(look),
             Self::DisableVfAutoprobe(step) => Ok(step.before(look)),
@@ -446,6 +464,7 @@ impl Step {
             Self::SetAttributes(step) => step.act(site),
             Self::MoveInterrupts(step) => step.act(site),
             Self::MoveKernelThreads(step) => step.act(site),
+            Self::FitQueues(step) => step.act(site),
             Self::BootArguments(step) => step.act(site),
             Self::BuildDisk(step) => step.act(site),
             Self::BuildSeed(step) => step.act(site),
@@ -474,6 +493,7 @@ impl Step {
             Self::SetAttributes(step) => Some(step.describe_undo()),
             Self::MoveInterrupts(step) => Some(step.describe_undo()),
             Self::MoveKernelThreads(step) => Some(step.describe_undo()),
+            Self::FitQueues(step) => Some(step.describe_undo()),
             Self::BootArguments(step) => Some(step.describe_undo()),
             Self::BuildDisk(step) => Some(step.describe_undo(licence)),
             Self::BuildSeed(step) => Some(step.describe_undo(licence)),
@@ -506,6 +526,7 @@ impl Step {
             Self::SetAttributes(step) => step.undo(before, site),
             Self::MoveInterrupts(step) => step.undo(before, site),
             Self::MoveKernelThreads(step) => step.undo(before, site),
+            Self::FitQueues(step) => step.undo(before, site),
             Self::BootArguments(step) => step.undo(before, site),
             Self::BuildDisk(step) => step.undo(site),
             Self::BuildSeed(step) => step.undo(site),

@@ -85,6 +85,7 @@ pub const INVARIANTS: &[Invariant] = &[
     pci::GROUP,
     pci::WHOLE_OR_SPLIT,
     pci::VIRTUAL_FUNCTIONS,
+    pci::QUEUES,
     network::AS_ASKED,
     network::MAC,
     network::LOCALITY,

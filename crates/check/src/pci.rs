@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bmslice_inventory::{HostNeed, PciFunction};
 use bmslice_model::PciAddress;
 use bmslice_plan::{DeviceRef, NicPlan};
+use bmslice_spec::Isolation;
 
 use crate::{Case, Found, Invariant};
 
@@ -321,4 +322,58 @@ fn place(case: &Case<'_>, pf: PciAddress, index: u32) -> Option<PciAddress> {
     let id = u16::try_from(id).ok()?;
     let [bus, devfn] = id.to_be_bytes();
     PciAddress::new(pf.domain(), bus, devfn >> 3, devfn & 7)
+}
+
+pub(crate) const QUEUES: Invariant = Invariant {
+    code: "queues",
+    rule: "of the NICs that stay with the host, exactly those that could have more queues than the host has CPUs are held to that number",
+    test: queues,
+};
+
+fn queues(case: &Case<'_>, found: &mut Found) {
+    let host = case.plan.host();
+    let cpus = u32::try_from(host.cpus.len()).unwrap_or(u32::MAX);
+    let split = host.split.iter().map(|split| split.device.address);
+    let gone: BTreeSet<PciAddress> = given(case)
+        .into_iter()
+        .map(|(_, address)| address)
+        .chain(split)
+        .collect();
+    let mut wanted = BTreeMap::new();
+    for interface in &case.inventory.interfaces {
+        let Some(address) = interface.pci.filter(|address| !gone.contains(address)) else {
+            continue;
+        };
+        let channels = interface.ethtool.as_ref().and_then(|e| e.channels.as_ref());
+        let Some(channels) = channels else { continue };
+        let max = |setting: Option<bmslice_inventory::Setting>| setting.map_or(0, |s| s.max);
+        let (both, one) = (
+            max(channels.combined),
+            max(channels.rx).max(max(channels.tx)),
+        );
+        if host.isolation != Isolation::None && both.max(one) > cpus {
+            wanted.entry(address).or_insert(both <= cpus);
+        }
+    }
+    for queues in &host.queues {
+        let address = queues.device.address;
+        match wanted.remove(&address) {
+            None => found.host(format!(
+                "the queues of {address} are to be fewer, and it does not stay with the host, or has no more than {cpus}"
+            )),
+            Some(apart) if apart != queues.apart => {
+                found.host(format!("{address} has queues of another kind"));
+            }
+            Some(_) if queues.most != cpus => found.host(format!(
+                "{address} may have {} queues, the host has {cpus} CPUs",
+                queues.most
+            )),
+            Some(_) => {}
+        }
+    }
+    for address in wanted.keys() {
+        found.host(format!(
+            "{address} stays with the host, and may have more queues than the host's {cpus} CPUs"
+        ));
+    }
 }

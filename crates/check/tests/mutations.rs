@@ -278,6 +278,21 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
         vf.physfn = Some(pci("0000:41:00.0"));
         i.pci.push(vf);
     })),
+    ("queues", "of a card that a slice has", InPlan(|p| p.host.queues.push(bmslice_plan::QueuePlan {
+        device: device("0000:83:00.0"),
+        most: 4,
+        apart: false,
+    }))),
+    ("queues", "more than the host has CPUs", OnServer(|i| {
+        let combined = Some(bmslice_inventory::Setting { now: 8, max: 8 });
+        let channels = Some(bmslice_inventory::Channels { combined, ..Default::default() });
+        for interface in &mut i.interfaces {
+            interface.ethtool = Some(bmslice_inventory::EthtoolFacts {
+                channels: channels.clone(),
+                ..Default::default()
+            });
+        }
+    })),
     ("whole-or-split", "both", InPlan(|p| p.host.split.push(SplitPlan { device: device("0000:83:00.0"), vfs: 1 }))),
     ("whole-or-split", "split twice", InPlan(|p| p.host.split.push(p.host.split[0].clone()))),
     ("whole-or-split", "a virtual function of one that is not split", InPlan(|p| { p.host.split.remove(0); })),

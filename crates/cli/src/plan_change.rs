@@ -189,6 +189,9 @@ fn host(a: &Plan, b: &Plan) -> Option<Change> {
     if a.split != b.split {
         what.push("other NICs split into VFs".into());
     }
+    if a.queues != b.queues {
+        what.push("other queues of NICs".into());
+    }
     if what.is_empty() {
         return None;
     }

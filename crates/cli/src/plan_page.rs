@@ -91,6 +91,11 @@ fn host(plan: &Plan) -> Vec<(&'static str, String)> {
             format!("{} into {} VFs", device(&split.device), split.vfs),
         ));
     }
+    if let Some(first) = host.queues.first() {
+        let names: Vec<String> = host.queues.iter().map(|q| device(&q.device)).collect();
+        let text = format!("at most {} for each of {}", first.most, names.join(", "));
+        facts.push(("queues", text));
+    }
     facts
 }
 

@@ -156,6 +156,20 @@ impl FakeMachine {
         self.faults().crash(on, moment);
     }
 
+    /// Has two cards of one kind change places while the server is off: from the next boot on, each
+    /// has the other's address and name.
+    ///
+    /// # Panics
+    /// When there is no such card.
+    pub fn swap_cards(&self, one: &str, other: &str) {
+        let mut world = self.world();
+        let nics = &mut world.server.nics;
+        let at = |name: &str| nics.iter().position(|nic| nic.name == name);
+        let (one, other) = (at(one).expect("a card"), at(other).expect("a card"));
+        let mac = std::mem::take(&mut nics[one].mac);
+        nics[one].mac = std::mem::replace(&mut nics[other].mac, mac);
+    }
+
     /// Whether a crash has come.
     #[must_use]
     pub fn crashed(&self) -> bool {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use bmslice_host::netlink::attributes;
-use bmslice_host::{EthtoolRequest, NetAnswers, NicAnswers};
+use bmslice_host::{EthtoolRequest, HostError, Machine, NetAnswers, NicAnswers};
 use bmslice_model::{MacAddress, PciAddress};
 
 use crate::facts::{
@@ -58,6 +58,17 @@ pub(crate) fn facts(answers: &NetAnswers) -> NetFacts {
     });
     let devices = answers.devlink.iter().filter_map(|bytes| devlink(bytes));
     (nics.collect(), devices.collect())
+}
+
+/// The queues of one interface as its driver has them now, which for one that is down sysfs does not
+/// show; `None` when it does not tell.
+///
+/// # Errors
+/// That of asking the kernel.
+pub fn nic_channels(machine: &dyn Machine, interface: &str) -> Result<Option<Channels>, HostError> {
+    let answers = machine.nics(&[interface.to_owned()])?;
+    let facts = answers.nics.iter().map(nic);
+    Ok(facts.filter_map(|facts| facts.channels).next())
 }
 
 fn nic(answers: &NicAnswers) -> EthtoolFacts {

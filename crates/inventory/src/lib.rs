@@ -33,6 +33,7 @@ mod scan;
 mod topology;
 
 pub use capture::{Capture, CaptureError};
+pub use ethtool::nic_channels;
 pub use facts::*;
 pub use libvirt::libvirt_facts;
 pub use quiet::{FIXED_INTERRUPTS, Interrupt, KernelThread, interrupts, kernel_threads};

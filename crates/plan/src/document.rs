@@ -112,6 +112,9 @@ pub struct HostPlan {
     pub huge_pages: Vec<HugePagePlan>,
     /// Physical functions that are split, by address.
     pub split: Vec<SplitPlan>,
+    /// NICs of the host's that have fewer queues than they could, by address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<QueuePlan>,
     /// Where images and seeds are kept.
     pub images: String,
     /// Minutes that a boot with new kernel arguments has to be confirmed in, before the server goes
@@ -151,6 +154,20 @@ pub struct SplitPlan {
     pub device: DeviceRef,
     /// How many virtual functions.
     pub vfs: u32,
+}
+
+/// A NIC that the host keeps, and that could have more queues than the host has CPUs. Each queue has
+/// an interrupt, and its driver would spread them over all CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueuePlan {
+    /// Which.
+    pub device: DeviceRef,
+    /// How many queues of a kind it may have at most.
+    pub most: u32,
+    /// Whether it has queues to receive and queues to send, and none that do both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
 }
 
 /// A PCI function by what it is recognised by.

@@ -173,6 +173,7 @@ fn parts() -> PlanParts {
                 device: device("0000:81:00.0"),
                 vfs: 2,
             }],
+            queues: vec![],
             images: "/images".into(),
             fall_back_minutes: 10,
         },

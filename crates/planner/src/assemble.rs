@@ -15,6 +15,7 @@ use crate::identity;
 use crate::kernel;
 use crate::layout::{self, CellPlace, Laid};
 use crate::problem::Site;
+use crate::queues;
 use crate::refusal::Refusal;
 use crate::report;
 
@@ -73,6 +74,7 @@ pub(crate) fn parts(
             settings: spec.host.settings,
             kernel_args,
             huge_pages,
+            queues: queues::fitted(spec.host.isolation, site, &slices, &cards.split),
             split: cards.split,
             images: spec.host.images.clone(),
             fall_back_minutes: spec.host.fall_back_minutes,

@@ -30,6 +30,7 @@ mod kernel;
 mod layout;
 mod memory;
 mod problem;
+mod queues;
 mod refusal;
 mod report;
 mod search;

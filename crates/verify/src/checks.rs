@@ -94,6 +94,11 @@ pub const CHECKS: &[Check] = &[
         comparisons::quiet::interrupts,
     ),
     host(
+        "queues",
+        "NICs that the host keeps have no more queues than the host has CPUs",
+        comparisons::quiet::queues,
+    ),
+    host(
         "irqbalance",
         "irqbalance, if it runs, was told of the slices' CPUs",
         comparisons::quiet::irqbalance,

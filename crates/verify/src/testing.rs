@@ -152,7 +152,7 @@ pub(crate) fn state(slice: &SlicePlan) -> DomainState {
         uuid: slice.uuid.clone(),
         running: true,
         persistent: true,
-        autostart: slice.autostart,
+        autostart: false,
     }
 }
 

@@ -29,5 +29,5 @@ pub fn as_before(lab: &Lab, story: &mut Story) -> Result<()> {
     lab.wait_for_reboot(&boot, 6 * MINUTE)?;
     let after = comparable(inventory(lab)?);
     ensure_same(&story.before, &after, "the server before and after")?;
-    lab.show(&["stop"])
+    lab.show(&["down"])
 }

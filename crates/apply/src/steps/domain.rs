@@ -6,6 +6,7 @@ use bmslice_host::{DomainState, HostError};
 use bmslice_model::{PciAddress, SliceName};
 use serde::{Deserialize, Serialize};
 
+use crate::console::last_lines;
 use crate::domain_xml::{Meaning, is_ours};
 use crate::error::{Problem, StepError};
 use crate::site::{Look, Site};
@@ -174,7 +175,7 @@ impl SetAutostart {
         if self.on {
             format!("let `{}` start with the host", self.slice)
         } else {
-            format!("keep `{}` from starting with the host", self.slice)
+            format!("keep libvirt from starting `{}` unasked", self.slice)
         }
     }
 
@@ -218,6 +219,9 @@ impl SetAutostart {
     }
 }
 
+/// How long after its start a guest is looked at again.
+const FIRST_BREATHS: Duration = Duration::from_secs(1);
+
 /// Starts a slice's guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartDomain {
@@ -259,7 +263,7 @@ impl StartDomain {
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
         let start = |site: &Site<'_>| site.machine.hypervisor()?.start(self.slice.as_str());
         let Err(error) = start(site) else {
-            return Ok(());
+            return self.stays(site);
         };
         // Right after a VF was made, udev may not have opened its group's file to QEMU yet.
         if !error.to_string().contains("/dev/vfio") {
@@ -270,7 +274,29 @@ impl StartDomain {
             self.slice
         ));
         settle(site);
-        Ok(start(site)?)
+        start(site)?;
+        self.stays(site)
+    }
+
+    /// What QEMU or its guest gives up on at once is told with what the guest last wrote.
+    fn stays(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        site.machine.sleep(FIRST_BREATHS);
+        if self.observe(&site.look())? == Observation::Held {
+            return Ok(());
+        }
+        let lines = last_lines(site.machine.root(), &self.slice);
+        let console = if lines.is_empty() {
+            "it wrote nothing to its console".to_owned()
+        } else {
+            format!("the last lines of its console:\n  {}", lines.join("\n  "))
+        };
+        Err(StepError::cannot(
+            format!(
+                "the guest `{}` ended as soon as it was started; {console}",
+                self.slice
+            ),
+            format!("see `/var/log/libvirt/qemu/{}.log`", self.slice),
+        ))
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {

@@ -83,6 +83,7 @@ pub fn restore_file(machine: &dyn Machine, path: &str, before: &Before) -> Resul
         | Before::Confinement { .. }
         | Before::Interrupts { .. }
         | Before::Threads { .. }
+        | Before::Queues { .. }
         | Before::Vfs { .. }
         | Before::Vf { .. }
         | Before::Domain { .. }

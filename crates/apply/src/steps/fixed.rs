@@ -16,6 +16,9 @@ pub const IRQS: &str = bmslice_inventory::FIXED_INTERRUPTS;
 /// Threads of the kernel's that stay, an id a line.
 pub const THREADS: &str = "/run/bmslice/fixed-threads";
 
+/// NICs that keep their queues, the index of an interface a line.
+pub const NICS: &str = "/run/bmslice/fixed-nics";
+
 /// What is noted.
 pub fn read(look: &Look<'_>, path: &str) -> BTreeSet<u32> {
     let text = look.machine.root().read_text(path).unwrap_or_default();

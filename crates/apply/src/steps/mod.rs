@@ -12,6 +12,7 @@ pub mod files;
 pub mod fixed;
 pub mod memory;
 pub mod partition;
+pub mod queues;
 pub mod quiet;
 pub mod seed;
 pub mod sriov;

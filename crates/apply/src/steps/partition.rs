@@ -240,7 +240,12 @@ impl IsolatePartition {
     /// Guests that run in the partition, which goes only when it is empty.
     pub fn inhabited(&self, look: &Look<'_>) -> Option<Problem> {
         let inside = |name: &&String| self.dweller(look, name).is_some_and(|(_, inside)| inside);
-        let names: Vec<&str> = look.running.iter().filter(inside).map(String::as_str).collect();
+        let names: Vec<&str> = look
+            .running
+            .iter()
+            .filter(inside)
+            .map(String::as_str)
+            .collect();
         if names.is_empty() {
             return None;
         }

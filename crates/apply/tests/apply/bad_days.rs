@@ -8,6 +8,7 @@ use bmslice_apply::{
 use bmslice_host::fake::{Failure, Moment, On};
 use bmslice_host::{HostError, Machine};
 use bmslice_model::ByteSize;
+use bmslice_plan::NicPlan;
 use bmslice_spec::{ImageFrom, Setup};
 
 use crate::support::*;
@@ -450,8 +451,37 @@ fn a_slice_that_does_not_start_with_the_host_stays_off_after_a_boot() {
     server.slice();
     assert!(server.is_running("red-worker1"), "applying starts it");
     let outcome = server.reboot().unwrap().unwrap();
-    assert_eq!(outcome, Outcome::Nothing);
+    assert_eq!(outcome, Outcome::Done { changed: 1 });
     assert!(!server.is_running("red-worker1") && server.is_running("blue-worker1"));
+}
+
+#[test]
+fn a_card_that_was_moved_while_the_server_was_off_is_given_to_nobody() {
+    let server = lab();
+    server.slice();
+    let NicPlan::Passthrough { device, .. } = &server.plan.slices()[0].nics[0] else {
+        panic!("Red has a whole card");
+    };
+    let names =
+        [device, &server.plan.host().queues[0].device].map(|d| d.interface.clone().unwrap());
+    server.fake.swap_cards(&names[0], &names[1]);
+    let host = server.reboot().unwrap();
+    let slices = resume(&server.fake, Phase::All, BINARY, &mut |_| {});
+    for outcome in [host, slices] {
+        let reasons = refusal(outcome).join("\n");
+        assert!(
+            reasons.contains(&format!("{} is not the device of the plan", device.address)),
+            "{reasons}"
+        );
+    }
+    assert!(
+        !server.is_running("red-worker1"),
+        "nor did libvirt start it"
+    );
+    assert_eq!(server.fake.driver(device.address).as_deref(), Some("igb"));
+    server.fake.swap_cards(&names[0], &names[1]);
+    server.reboot().unwrap().unwrap();
+    assert!(server.is_running("red-worker1"));
 }
 
 #[test]

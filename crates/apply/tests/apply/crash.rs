@@ -166,7 +166,7 @@ fn boot(moment: Moment) {
     });
     assert!(count > 30, "{count} effects after the reboot");
     assert!(
-        went_back.get() > 3 && went_on.get() > 10,
+        went_back.get() > 3 && went_on.get() > 8,
         "{} went back, {} were confirmed",
         went_back.get(),
         went_on.get()

@@ -2,7 +2,7 @@
 
 use bmslice_apply::{ApplyError, Outcome, Phase, resume};
 use bmslice_host::Machine;
-use bmslice_host::fake::{FakeServer, Moment, On};
+use bmslice_host::fake::{Failure, FakeServer, Moment, On};
 use bmslice_spec::Isolation;
 
 use crate::support::*;
@@ -106,8 +106,8 @@ fn a_daemon_reload_and_a_boot_leave_it_in_force() {
     let outcome = server.reboot().unwrap().unwrap();
     assert_eq!(
         outcome,
-        Outcome::Nothing,
-        "the host's unit made it again, before libvirt"
+        Outcome::Done { changed: 2 },
+        "the host's unit made it again, before libvirt; the other started the guests"
     );
     assert_isolated(&server);
     assert!(server.is_running("red-worker1"));
@@ -226,6 +226,67 @@ fn a_guest_that_runs_outside_is_not_driven_off_its_cpus() {
     assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
 }
 
+/// The queues of the two NICs that no slice gets, as their driver tells them.
+fn queues(server: &Server) -> Vec<u32> {
+    let inventory = inventory(&server.fake);
+    let kept = server.plan.host().queues.iter();
+    kept.map(|queues| {
+        let mut all = inventory.interfaces.iter();
+        let nic = all.find(|i| i.pci == Some(queues.device.address)).unwrap();
+        let channels = nic.ethtool.as_ref().unwrap().channels.as_ref().unwrap();
+        channels.combined.unwrap().now
+    })
+    .collect()
+}
+
+#[test]
+fn nics_of_the_hosts_have_no_more_queues_than_the_host_has_cpus() {
+    let server = server();
+    let before = state(&server.fake);
+    assert_eq!(queues(&server), [8, 8], "{:?}", server.plan.host().queues);
+    server.apply().unwrap();
+    assert_eq!(queues(&server), [4, 4]);
+    assert_eq!(server.apply().unwrap(), Outcome::Nothing);
+    server.reboot().unwrap().unwrap();
+    assert_eq!(
+        queues(&server),
+        [4, 4],
+        "a boot gives them all, and they are taken again"
+    );
+    server.release().unwrap();
+    assert_eq!(queues(&server), [8, 8]);
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+}
+
+#[test]
+fn a_nic_whose_driver_refuses_keeps_its_queues_and_is_told_of() {
+    let server = server();
+    server.fake.fail(
+        On::Once("run ethtool".into()),
+        Moment::Before,
+        Failure::Says("netlink error: Device or resource busy".into()),
+    );
+    let mut notes = Vec::new();
+    let outcome = server.apply_with(&server.options(), &mut |event| {
+        if let bmslice_apply::Event::Note(note) = event {
+            notes.push(note);
+        }
+    });
+    assert!(matches!(outcome, Ok(Outcome::Done { .. })), "{outcome:?}");
+    assert!(
+        notes
+            .iter()
+            .any(|n| n.contains("keeps its 8 queues: netlink error: Device or resource busy")),
+        "{notes:?}"
+    );
+    assert_eq!(queues(&server), [8, 4]);
+    assert_eq!(
+        server.apply().unwrap(),
+        Outcome::Nothing,
+        "it is not tried again and again"
+    );
+}
+
 #[test]
 fn a_partition_with_guests_in_it_is_not_given_up() {
     let server = applied();
@@ -251,7 +312,7 @@ fn a_partition_with_guests_in_it_is_not_given_up() {
     assert!(server.is_running("red-worker1"));
     assert!(!server.fake.root().exists(PARTITION));
     let xml = libvirt.xml("red-worker1", false).unwrap();
-    assert!(!xml.contains("partition"), "{xml}");
+    assert!(!xml.contains("<partition>/bmslice"), "{xml}");
 }
 
 #[test]

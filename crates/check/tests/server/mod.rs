@@ -512,6 +512,7 @@ pub fn parts() -> PlanParts {
                 pages(1, ByteSize::from_mib(2), 512, false),
             ],
             split: split.to_vec(),
+            queues: vec![],
             images: "/images".into(),
             fall_back_minutes: 10,
         },

@@ -71,6 +71,9 @@ struct Slice {
     nics: Vec<Nic>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     at_next_start: Vec<String>,
+    /// The last lines of its console, when it is off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    console: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,6 +149,7 @@ fn slice_document(slice: &SlicePlan, state: &SliceStatus, fabric: Option<&Fabric
             .map(|nic| nic_document(nic, fabric))
             .collect(),
         at_next_start: state.at_next_start.clone(),
+        console: state.console.clone(),
     }
 }
 
@@ -266,6 +270,9 @@ fn page(document: &Document, status: &Status, output: &Output) -> String {
         }
         if slice.state == "running" {
             facts.push(("  look inside", format!("virsh console {}", slice.name)));
+        }
+        if !slice.console.is_empty() {
+            facts.push(("  it last wrote", slice.console.join("\n")));
         }
         page.facts(&facts);
     }

@@ -91,10 +91,11 @@ impl World {
             state.insert(
                 format!("pci {}", function.address),
                 format!(
-                    "driver {:?}, override {:?}, vfs {:?}",
+                    "driver {:?}, override {:?}, vfs {:?}, queues {:?}",
                     function.driver,
                     function.driver_override,
                     sriov.map(|sriov| (sriov.current, sriov.autoprobe, &sriov.vfs)),
+                    function.net.as_ref().map(|net| net.queues),
                 ),
             );
         }

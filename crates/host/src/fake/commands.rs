@@ -33,6 +33,7 @@ impl World {
         match program {
             "true" | "sync" | "chown" => Ok(String::new()),
             "chmod" => self.chmod(&words),
+            "ethtool" => self.ethtool(&words),
             "ip" => self.ip(&words),
             "modprobe" => self.modprobe(&words),
             "udevadm" => match words.first() {
@@ -65,6 +66,27 @@ impl World {
                 1,
                 format!("chmod: cannot access '{path}': No such file or directory"),
             ),
+        }
+    }
+
+    fn ethtool(&mut self, words: &[&str]) -> Answer {
+        let ["-L", name, "combined", count] = words else {
+            return fail(1, "ethtool: bad command line argument(s)");
+        };
+        let Some(function) = self.interface(name) else {
+            return fail(1, "netlink error: No such device");
+        };
+        let (address, most) = (function.address, self.most_queues(function));
+        match count.parse() {
+            Ok(count) if (1..=most).contains(&count) => {
+                self.set_queues(address, count);
+                Ok(String::new())
+            }
+            Ok(_) => fail(
+                1,
+                "netlink error: requested channel count exceeds maximum (offset 36)\nnetlink error: Invalid argument",
+            ),
+            Err(_) => fail(1, "ethtool: bad command line argument(s)"),
         }
     }
 

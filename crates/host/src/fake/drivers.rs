@@ -264,6 +264,7 @@ impl World {
                     mac: made_up_mac(address),
                     speed: None,
                     up: false,
+                    queues: 0,
                 }),
                 sriov: None,
                 physfn: Some((pf, index)),

@@ -12,9 +12,11 @@ use super::faults::{Failure, Moment, Verdict};
 use super::tree::Tree;
 use super::world::World;
 use super::{FakeMachine, gone, hold};
+use crate::ethtool::{EthtoolRequest, NetAnswers, NicAnswers};
 use crate::machine::{
     Command, DomainPins, DomainState, HostError, Hypervisor, Lock, Machine, Output, Version,
 };
+use crate::netlink::attribute;
 use crate::root::Root;
 
 /// 2026-01-01: the fake's clock starts here.
@@ -384,6 +386,33 @@ impl Machine for FakeMachine {
             holder: self.holder.clone(),
             number: holder.0,
         }))
+    }
+
+    /// Tells the queues of each: `ETHTOOL_A_CHANNELS_COMBINED_MAX` (5) and `…_COUNT` (9).
+    fn nics(&self, names: &[String]) -> Result<NetAnswers, HostError> {
+        let world = self.world();
+        let told = names.iter().map(|name| {
+            let function = world.interface(name);
+            let queues =
+                function.and_then(|f| Some((world.most_queues(f), f.net.as_ref()?.queues)));
+            let channels = queues.map(|(most, now)| {
+                let number = |kind, value: u32| attribute(kind, &value.to_ne_bytes());
+                (
+                    EthtoolRequest::Channels,
+                    [number(5, most), number(9, now)].concat(),
+                )
+            });
+            NicAnswers {
+                name: name.clone(),
+                ethtool: channels.into_iter().collect(),
+                driver: None,
+                permanent: None,
+            }
+        });
+        Ok(NetAnswers {
+            nics: told.collect(),
+            devlink: Vec::new(),
+        })
     }
 
     fn hypervisor(&self) -> Result<Box<dyn Hypervisor + '_>, HostError> {

@@ -41,6 +41,8 @@ pub struct Net {
     pub speed: Option<u32>,
     /// Set up by the administrator.
     pub up: bool,
+    /// How many queues it receives and sends with.
+    pub queues: u32,
 }
 
 /// SR-IOV as it stands.
@@ -235,7 +237,7 @@ impl World {
     }
 
     /// Shows the interface of a function whose network driver has just been bound.
-    pub fn show_interface(&self, address: PciAddress) {
+    pub fn show_interface(&mut self, address: PciAddress) {
         let Some((function, net)) = self
             .functions
             .get(&address)
@@ -261,6 +263,45 @@ impl World {
         }
         tree.link(format!("/sys/class/net/{}", net.name), &at);
         self.show_link(net, &at);
+        let most = self.most_queues(function);
+        self.set_queues(address, most);
+        self.show_queues(address);
+    }
+
+    /// How many queues an interface can have: one for each CPU up to eight, as igb; a VF and a NIC
+    /// of the hypervisor's have one.
+    pub fn most_queues(&self, function: &Function) -> u32 {
+        match function.native.as_deref() {
+            Some("igb" | "ixgbe") => self.server.cpus().min(8),
+            Some(_) | None => 1,
+        }
+    }
+
+    /// What `ethtool -L NAME combined N` does: igb gives an interface that is down its queues when it
+    /// comes up, and sysfs shows those that it had until then.
+    pub fn set_queues(&mut self, address: PciAddress, count: u32) {
+        let function = self.functions.get_mut(&address);
+        if let Some(net) = function.and_then(|function| function.net.as_mut()) {
+            net.queues = count;
+            if net.up {
+                self.show_queues(address);
+            }
+        }
+    }
+
+    fn show_queues(&self, address: PciAddress) {
+        let Some(function) = self.functions.get(&address) else {
+            return;
+        };
+        let parent = function.net_parent();
+        let Some(net) = &function.net else { return };
+        let count = net.queues;
+        let folder = format!("{parent}/net/{}/queues", net.name);
+        self.tree.remove(&folder);
+        for number in 0..count {
+            self.tree.dir(format!("{folder}/rx-{number}"));
+            self.tree.dir(format!("{folder}/tx-{number}"));
+        }
     }
 
     /// What changes with the link. The kernel answers EINVAL for carrier and speed of an interface
@@ -303,6 +344,9 @@ impl World {
         let function = self.functions.get(&address);
         if let Some((function, net)) = function.and_then(|f| Some((f, f.net.as_ref()?))) {
             self.show_link(net, &format!("{}/net/{}", function.net_parent(), net.name));
+        }
+        if up {
+            self.show_queues(address);
         }
     }
 
@@ -425,6 +469,7 @@ fn card(nic: FakeNic) -> Function {
             mac: nic.mac,
             speed: nic.speed,
             up: nic.up,
+            queues: 0,
         }),
         sriov: nic.sriov.map(|sriov| Sriov {
             total: sriov.total,

@@ -125,9 +125,10 @@ pub struct FakeServer {
 }
 
 /// Programs that the fake can act out.
-pub const PROGRAMS: [&str; 20] = [
+pub const PROGRAMS: [&str; 21] = [
     "chmod",
     "chown",
+    "ethtool",
     "genisoimage",
     "grub-mkconfig",
     "grub2-mkconfig",

@@ -1,6 +1,6 @@
 //! The devices of a slice's domain: disk, cards, console, and nothing that was not asked for.
 
-use bmslice_model::{MacAddress, PciAddress};
+use bmslice_model::{MacAddress, PciAddress, SliceName};
 use bmslice_plan::{NicPlan, SlicePlan};
 use bmslice_spec::GuestMachine;
 
@@ -213,8 +213,8 @@ fn host_address(function: PciAddress) -> Element {
 
 /// Where a slice's serial console is logged on the host.
 #[must_use]
-pub fn console_log(slice: &SlicePlan) -> String {
-    format!("/var/log/libvirt/qemu/{}-console.log", slice.name)
+pub fn console_log(slice: &SliceName) -> String {
+    format!("/var/log/libvirt/qemu/{slice}-console.log")
 }
 
 fn serial(slice: &SlicePlan) -> Element {
@@ -222,7 +222,7 @@ fn serial(slice: &SlicePlan) -> Element {
         .attribute("type", "pty")
         .child(
             Element::new("log")
-                .attribute("file", console_log(slice))
+                .attribute("file", console_log(&slice.name))
                 .attribute("append", "off"),
         )
         .child(

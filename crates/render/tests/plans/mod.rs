@@ -125,6 +125,7 @@ pub fn seed() -> Plan {
             kernel_args: args.iter().map(|arg| arg.parse().unwrap()).collect(),
             huge_pages: vec![],
             split: vec![],
+            queues: vec![],
             images: "/var/lib/libvirt/images".into(),
             fall_back_minutes: 10,
         },

@@ -1,6 +1,7 @@
 //! What keeps the slices' CPUs quiet: the partition, everybody else's confinement, interrupts,
 //! workers and threads of the kernel.
 
+use bmslice_inventory::Setting;
 use bmslice_model::CpuSet;
 use bmslice_spec::Isolation;
 
@@ -86,6 +87,46 @@ pub(crate) fn interrupts(view: &HostView) -> Seen<Vec<Verdict>> {
             [] => text,
             _ => format!("{text}; the kernel keeps {}", stay.join(", ")),
         }
+    }))
+}
+
+pub(crate) fn queues(view: &HostView) -> Seen<Vec<Verdict>> {
+    let planned = &view.plan.host().queues;
+    let interfaces = &view.observed.inventory.interfaces;
+    let mut verdicts = Vec::new();
+    let mut least = Vec::new();
+    for queues in planned {
+        let address = queues.device.address;
+        let Some(interface) = interfaces.iter().find(|i| i.pci == Some(address)) else {
+            verdicts.push(Verdict::unknown(format!(
+                "{address} has no interface, which would tell its queues"
+            )));
+            continue;
+        };
+        let told = interface.ethtool.as_ref().and_then(|e| e.channels.as_ref());
+        let Some(channels) = told else {
+            verdicts.push(Verdict::unknown(format!(
+                "the driver of `{}` tells no queues",
+                interface.name
+            )));
+            continue;
+        };
+        let now = |setting: Option<Setting>| setting.map_or(0, |setting| setting.now);
+        let count = now(channels.combined) + now(channels.rx).max(now(channels.tx));
+        if count > queues.most {
+            verdicts.push(Verdict::differs(
+                format!("the queues of `{}`", interface.name),
+                format!("at most {}", queues.most),
+                count,
+            ));
+        }
+        least.push(format!("`{}` has {count}", interface.name));
+    }
+    if planned.is_empty() {
+        return Ok(verdicts);
+    }
+    Ok(or_satisfied(verdicts, || {
+        format!("queues of the host's NICs: {}", least.join(", "))
     }))
 }
 

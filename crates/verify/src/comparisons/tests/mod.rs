@@ -57,7 +57,7 @@ fn replanned(change: impl FnOnce(&mut PlanParts)) -> Vec<Finding> {
 fn facts_as_planned_hold_in_every_check() {
     let report = crate::compare(&plan(), &observed(), Some(&table()));
     assert!(report.holds(), "{:#?}", report.open().collect::<Vec<_>>());
-    let when_asked = ["partition", "confinement", "settings"];
+    let when_asked = ["partition", "confinement", "queues", "settings"];
     for check in crate::CHECKS
         .iter()
         .filter(|check| !when_asked.contains(&check.name))

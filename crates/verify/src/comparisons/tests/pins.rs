@@ -111,7 +111,7 @@ fn another_guest_of_the_same_name_differs_by_its_uuid() {
 }
 
 #[test]
-fn a_domain_without_kvm_or_autostart_differs() {
+fn a_domain_without_kvm_or_that_libvirt_starts_differs() {
     let found = one(|facts| facts.guests[0].live.as_mut().unwrap().kind = "qemu".into());
     let kind = differs(
         "the type of the domain `Red_k8s_cluster_worker1`",
@@ -119,7 +119,7 @@ fn a_domain_without_kvm_or_autostart_differs() {
         "qemu",
     );
     assert_eq!(found, ("domain", kind));
-    let (check, verdict) = one(|facts| facts.domains.as_mut().unwrap()[1].autostart = false);
+    let (check, verdict) = one(|facts| facts.domains.as_mut().unwrap()[1].autostart = true);
     assert_eq!(check, "domain");
     assert!(matches!(verdict, Verdict::Differs { .. }));
 }

@@ -107,6 +107,59 @@ fn a_movable_thread_differs_only_once_it_ran_there() {
 }
 
 #[test]
+fn queues_hold_where_there_are_no_more_than_planned() {
+    use bmslice_inventory::{Channels, EthtoolFacts, NetInterface, PciFunction, Setting};
+    let function = |facts: &Observed| -> PciFunction {
+        let mut functions = facts.inventory.pci.iter();
+        functions.find(|f| f.is_network()).unwrap().clone()
+    };
+    let mut facts = observed();
+    let PciFunction { address, id, .. } = function(&facts);
+    let set = |facts: &mut Observed, now: Option<u32>| {
+        let setting = now.map(|now| Setting { now, max: 8 });
+        let channels = setting.map(|combined| Channels {
+            combined: Some(combined),
+            ..Channels::default()
+        });
+        facts.inventory.interfaces = vec![NetInterface {
+            name: "eno3".into(),
+            pci: Some(address),
+            ethtool: Some(EthtoolFacts {
+                channels,
+                ..EthtoolFacts::default()
+            }),
+            ..NetInterface::default()
+        }];
+    };
+    let mut parts = parts();
+    parts.host.queues = vec![bmslice_plan::QueuePlan {
+        device: bmslice_plan::DeviceRef {
+            address,
+            id,
+            mac: None,
+            interface: Some("eno3".into()),
+            driver: None,
+            node: None,
+        },
+        most: 4,
+        apart: false,
+    }];
+    let plan = Plan::new(parts).unwrap();
+    let queues = |facts: &Observed| {
+        let mut all = open(&plan, facts, FDB);
+        all.retain(|finding| finding.check == "queues");
+        all
+    };
+    set(&mut facts, Some(4));
+    assert_eq!(queues(&facts), []);
+    set(&mut facts, Some(8));
+    let what = "the queues of `eno3`";
+    assert_eq!(only(&queues(&facts)).1, differs(what, "at most 4", "8"));
+    set(&mut facts, None);
+    assert!(matches!(only(&queues(&facts)).1, Verdict::Unknown { .. }));
+}
+
+#[test]
 fn settings_hold_only_where_they_were_asked_for_and_are_so() {
     let mut parts = parts();
     parts.host.settings.ksm = Some(false);
