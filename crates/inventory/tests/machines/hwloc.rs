@@ -18,6 +18,8 @@ pub enum Kind {
     Node,
     /// Level, and `u`, `d` or `i`.
     Cache(u32, char),
+    /// A cache in front of a node's memory.
+    SideCache,
     Pci,
     Bridge,
     Machine,
@@ -82,7 +84,10 @@ impl Reading {
         }
         // Memory and devices hang at something that has CPUs below it, or at one that hangs there.
         for i in 0..self.objects.len() {
-            if matches!(self.objects[i].kind, Kind::Node | Kind::Pci | Kind::Bridge) {
+            if matches!(
+                self.objects[i].kind,
+                Kind::Node | Kind::SideCache | Kind::Pci | Kind::Bridge
+            ) {
                 let parent = self.objects[i].parent.unwrap();
                 self.objects[i].cpus = self.objects[parent].cpus.clone();
             }
@@ -99,6 +104,7 @@ fn kind(name: &str, cache_type: Option<&str>) -> Kind {
         "Core" => Kind::Core,
         "PU" => Kind::Pu,
         "NUMANode" => Kind::Node,
+        "MemCache" | "MemSideCache" => Kind::SideCache,
         "PCI" | "PCIDev" => Kind::Pci,
         "PCIBridge" | "HostBridge" | "Bridge" => Kind::Bridge,
         _ => match name.strip_prefix('L').and_then(|n| n.strip_suffix("Cache")) {
