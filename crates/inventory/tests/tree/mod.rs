@@ -381,13 +381,10 @@ pub fn cpus(count: u32, topology: impl Fn(u32) -> Vec<(&'static str, String)>) -
         }
     }
     tree.file(
-        &format!("/sys/devices/system/cpu/present"),
+        "/sys/devices/system/cpu/present",
         format!("0-{}", count - 1),
     )
-    .file(
-        &format!("/sys/devices/system/cpu/online"),
-        format!("0-{}", count - 1),
-    );
+    .file("/sys/devices/system/cpu/online", format!("0-{}", count - 1));
     tree
 }
 
