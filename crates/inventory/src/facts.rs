@@ -152,7 +152,7 @@ pub struct Cpu {
     /// The threads of its core, itself included; only itself when offline or not told.
     pub siblings: CpuSet,
     /// Which kind of core it is, where cores differ: `core` and `atom` of Intel's hybrids, a name of
-    /// the kernel's `types` folder, or `part 0xd05` of Arm's.
+    /// the kernel's `types` folder, `part 0xd05` of Arm's, or `base 1900 MHz` where nothing but base frequencies tells them apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// What it can do, as the scheduler weighs it; 1024 is the strongest (`cpu_capacity`).

@@ -124,6 +124,7 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let nodes = memory::read(&mut scan, &mut cpus);
     let whole = pools::read(&scan);
     let power = power::read(&mut scan, &cpus);
+    power::kinds(&mut cpus, &power);
     let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
     let (mut pci, listed) = pci::read(&mut scan, &online);
     let iommu_groups = device::read(&mut scan, &mut pci, &listed);

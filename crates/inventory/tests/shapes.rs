@@ -218,6 +218,43 @@ fn cores_of_two_designs_of_arm_are_of_two_kinds() {
 }
 
 #[test]
+fn base_frequencies_tell_kinds_apart_where_no_name_does() {
+    let tree = cpus(4, |cpu| vec![("core_cpus_list", cpu.to_string())]);
+    let clocks = |cpu: u32, base: &str| {
+        let policy = format!("{CPUS}/cpu{cpu}/cpufreq");
+        tree.file(&format!("{policy}/related_cpus"), cpu.to_string())
+            .file(&format!("{policy}/base_frequency"), base)
+            .file(
+                &format!("{policy}/cpuinfo_max_freq"),
+                format!("500{cpu}000"),
+            );
+    };
+    for cpu in 0..4 {
+        clocks(cpu, "1900000");
+    }
+    assert!(
+        tree.read().cpus.iter().all(|cpu| cpu.kind.is_none()),
+        "a core that may be clocked higher than others is of no other kind"
+    );
+    clocks(3, "1400000");
+    let kinds: Vec<_> = tree.read().cpus.into_iter().map(|cpu| cpu.kind).collect();
+    let kind = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        (&kinds[0], &kinds[3]),
+        (&kind("base 1900 MHz"), &kind("base 1400 MHz"))
+    );
+    // What ACPI rates them at says the same.
+    for cpu in 0..4 {
+        let folder = format!("{CPUS}/cpu{cpu}");
+        tree.remove(&format!("{folder}/cpufreq/base_frequency"));
+        let mhz = if cpu == 3 { "1400" } else { "1900" };
+        tree.file(&format!("{folder}/acpi_cppc/nominal_freq"), mhz);
+    }
+    let again: Vec<_> = tree.read().cpus.into_iter().map(|cpu| cpu.kind).collect();
+    assert_eq!(again, kinds);
+}
+
+#[test]
 fn the_deepest_idle_state_is_the_last_that_is_not_disabled() {
     let tree = cpus(1, |_| vec![("core_cpus_list", "0".into())]);
     for (state, name, latency, disable) in [

@@ -116,7 +116,15 @@ fn facts(inventory: &Inventory) -> Vec<(&'static str, String)> {
     let mut server = vec![machine.hostname.clone()];
     server.extend(machine.product.clone());
     server.extend(machine.os.clone());
-    server.push(format!("Linux {} {}", machine.kernel, machine.architecture));
+    let system = ["Linux", &machine.kernel, &machine.architecture];
+    server.push(
+        system
+            .join(" ")
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    server.retain(|part| !part.is_empty());
     if machine.guest == Some(true) {
         server.push("itself a guest".into());
     }
@@ -156,7 +164,7 @@ fn facts(inventory: &Inventory) -> Vec<(&'static str, String)> {
             }
             (false, Some([])) => "off; firmware describes none".into(),
             (false, Some(tables)) => format!("off; firmware describes one ({})", tables.join(", ")),
-            (false, None) => "off".into(),
+            (false, None) => "no groups; what firmware describes is not told".into(),
         },
     ));
     facts.extend(quiet::facts(inventory));

@@ -13,6 +13,8 @@ pub enum Topic {
     /// Which threads there are.
     Threads,
     Cores,
+    /// Which cores are of another kind than others.
+    Kinds,
     Dies,
     Packages,
     Caches,
@@ -121,6 +123,20 @@ pub fn differences(inventory: &Inventory, hwloc: &Reading) -> BTreeMap<Topic, St
         }),
         theirs(Kind::Die),
     );
+    // One kind is what most servers have, and no more is told of it.
+    let kinds = |mut kinds: Vec<String>| {
+        if kinds.len() < 2 {
+            kinds.clear();
+        }
+        kinds
+    };
+    if !hwloc.kinds.is_empty() {
+        compare(
+            Topic::Kinds,
+            kinds(groups(inventory, &shown, |cpu| cpu.kind.clone())),
+            kinds(sorted(hwloc.kinds.iter().cloned())),
+        );
+    }
     caches(inventory, hwloc, &shown, &mut compare);
     nodes(inventory, hwloc, &shown, &mut compare);
     devices(inventory, hwloc, &shown, &mut compare);

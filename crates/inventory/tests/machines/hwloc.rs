@@ -37,6 +37,8 @@ pub struct Object {
     pub size: Option<String>,
     /// `0000:00:1f.2 8086:3a20 0101`.
     pub device: Option<String>,
+    /// Number of the kind of a core.
+    core_kind: Option<u32>,
     parent: Option<usize>,
 }
 
@@ -46,6 +48,8 @@ pub struct Reading {
     pub objects: Vec<Object>,
     /// Rows of distances between nodes, and the nodes' numbers.
     pub distances: Vec<Vec<u32>>,
+    /// CPUs of each kind, where cores differ.
+    pub kinds: Vec<CpuSet>,
     /// Whether bridges and devices that are not of interest are there too.
     pub all_devices: bool,
 }
@@ -82,6 +86,13 @@ impl Reading {
                 at = self.objects[j].parent;
             }
         }
+        let mut kinds: BTreeMap<u32, CpuSet> = BTreeMap::new();
+        for object in &self.objects {
+            if let Some(kind) = object.core_kind {
+                kinds.entry(kind).or_default().extend_from(&object.cpus);
+            }
+        }
+        self.kinds.extend(kinds.into_values());
         // Memory and devices hang at something that has CPUs below it, or at one that hangs there.
         for i in 0..self.objects.len() {
             if matches!(
@@ -175,6 +186,7 @@ pub fn console(text: &str) -> Reading {
                     .map(Into::into)
             }),
             device,
+            core_kind: field("cpukind=").and_then(|n| n.parse().ok()),
             parent: above.last().map(|(_, index)| *index),
         });
         above.push((indent, reading.objects.len() - 1));
@@ -228,12 +240,14 @@ pub fn xml(text: &str) -> Reading {
                             cpus: CpuSet::new(),
                             size: field("local_memory").or_else(|| field("cache_size")),
                             device,
+                            core_kind: None,
                             parent: above.last().copied(),
                         });
                         if matches!(event, Event::Start(_)) {
                             above.push(reading.objects.len() - 1);
                         }
                     }
+                    b"cpukind" => reading.kinds.push(mask(&field("cpuset").unwrap())),
                     b"distances2" => {
                         count = field("nbobjs").unwrap().parse().unwrap();
                         values.clear();
@@ -260,6 +274,19 @@ pub fn xml(text: &str) -> Reading {
         }
     }
     reading.finish()
+}
+
+/// `0x00000001,0x000000ff`: words of 32 bits, the highest first; an empty word is zero.
+fn mask(text: &str) -> CpuSet {
+    let mut set = CpuSet::new();
+    for (i, word) in (0u32..).zip(text.rsplit(',')) {
+        let word = u32::from_str_radix(word.trim_start_matches("0x"), 16).unwrap_or(0);
+        let bits = (0..32).filter(|bit| word >> bit & 1 == 1);
+        bits.for_each(|bit| {
+            set.insert(CpuId::new(i * 32 + bit).unwrap());
+        });
+    }
+    set
 }
 
 /// A size as hwloc prints it beside an object: whole KiB below 10 MiB, whole MiB below 10 GiB, and
