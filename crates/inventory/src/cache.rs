@@ -16,6 +16,7 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     let mut caches: Vec<Cache> = Vec::new();
     // The caches seen by index number: a CPU whose share is already known needs no further file.
     let mut known: BTreeMap<u32, Vec<CpuSet>> = BTreeMap::new();
+    let mut untold = CpuSet::new();
     for of in cpus.iter().filter(|cpu| cpu.online) {
         let cpu = of.id;
         // Whoever shares each of its caches has told of them.
@@ -37,7 +38,7 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
                 continue;
             }
             let folder = format!("{folder}/{name}");
-            let Some(shared) = shared(scan, &folder, of, &online) else {
+            let Some(shared) = shared(scan, &folder, of, &online, &mut untold) else {
                 continue;
             };
             known.entry(index).or_default().push(shared.clone());
@@ -72,13 +73,29 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
             }
         }
     }
+    if !untold.is_empty() {
+        scan.note(
+            "/sys/devices/system/cpu",
+            format!("who shares caches of CPUs {untold} is not told; they were left out"),
+        );
+    }
     caches.sort_by_key(|c| (c.level, c.kind, c.cpus.first()));
     caches
 }
 
-fn shared(scan: &mut Scan, folder: &str, of: &Cpu, online: &CpuSet) -> Option<CpuSet> {
+/// The CPUs that share a cache; `None` where that cannot be known.
+fn shared(
+    scan: &mut Scan,
+    folder: &str,
+    of: &Cpu,
+    online: &CpuSet,
+    untold: &mut CpuSet,
+) -> Option<CpuSet> {
     let cpu = of.id;
-    let told = scan.cpus(folder, "shared_cpu_list", "shared_cpu_map")?;
+    let Some(told) = scan.cpus(folder, "shared_cpu_list", "shared_cpu_map") else {
+        untold.insert(cpu);
+        return None;
+    };
     if told.is_empty() {
         // Itanium's way to say that a cache is the core's own.
         return Some(of.siblings.clone());

@@ -5,7 +5,7 @@
 //! Keeps true: siblings are a partition of the CPUs, whatever the kernel says; a server without
 //! topology files has cores of one thread, and a note.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bmslice_model::{CpuId, CpuSet};
 
@@ -35,6 +35,7 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
             cpuinfo.processors.clone()
         }
     };
+    let present = present.union(&unlisted(scan, &present, &folders));
     let online = online(scan, &present, cpuinfo);
     let allowed = crate::cgroup::allowed_cpus(scan);
     if let Some(allowed) = &allowed
@@ -66,7 +67,7 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo) -> Vec<Cpu> {
         );
     }
     close(scan, &mut cpus);
-    kinds(scan, &mut cpus);
+    kinds(scan, &mut cpus, cpuinfo);
     cpus
 }
 
@@ -75,7 +76,9 @@ fn siblings(scan: &mut Scan, cpus: &mut [Cpu], online: &CpuSet, shown: &Shown) -
     let mut untold = CpuSet::new();
     for cpu in cpus {
         let folder = format!("{CPUS}/cpu{}/topology", cpu.id);
-        cpu.core = scan.number(&format!("{folder}/core_id"));
+        cpu.core = scan
+            .number(&format!("{folder}/core_id"))
+            .filter(|number| topology::is_known(*number));
         if !cpu.online {
             continue;
         }
@@ -131,7 +134,7 @@ fn from_cpuinfo(scan: &mut Scan, cpus: &mut [Cpu], untold: &CpuSet, info: &CpuIn
 }
 
 /// Tells cores of different kinds apart, and what each can do.
-fn kinds(scan: &mut Scan, cpus: &mut [Cpu]) {
+fn kinds(scan: &mut Scan, cpus: &mut [Cpu], cpuinfo: &CpuInfo) {
     // Intel's hybrids have a performance monitor for each kind of core.
     let mut kinds: Vec<(String, CpuSet)> = Vec::new();
     for kind in ["core", "atom", "lowpower"] {
@@ -145,6 +148,13 @@ fn kinds(scan: &mut Scan, cpus: &mut [Cpu]) {
             if let Some(set) = scan.cpus(&folder, "cpulist", "cpumap") {
                 kinds.push((name, set));
             }
+        }
+    }
+    let parts: BTreeSet<&String> = cpuinfo.parts.values().collect();
+    if kinds.is_empty() && parts.len() > 1 {
+        for part in parts {
+            let of = cpuinfo.parts.iter().filter(|(_, other)| *other == part);
+            kinds.push((format!("part {part}"), of.map(|(cpu, _)| *cpu).collect()));
         }
     }
     // The kernel shows capacities of all CPUs or of none; an offline one may lack its folder.
@@ -165,18 +175,35 @@ fn kinds(scan: &mut Scan, cpus: &mut [Cpu]) {
     }
 }
 
+/// CPUs that are online and not among those present: one that runs is there, if it has a folder.
+fn unlisted(scan: &mut Scan, present: &CpuSet, folders: &CpuSet) -> CpuSet {
+    let path = format!("{CPUS}/online");
+    let Some(online) = scan.cpu_list(&path) else {
+        return CpuSet::new();
+    };
+    let unlisted = online.difference(present);
+    let taken = unlisted.intersection(folders);
+    let left = unlisted.difference(folders);
+    if !taken.is_empty() {
+        scan.note(
+            &path,
+            format!("CPUs {taken} are online and not present; they were taken as present"),
+        );
+    }
+    if !left.is_empty() {
+        scan.note(
+            &path,
+            format!("CPUs {left} are online, and neither present nor shown; they were left out"),
+        );
+    }
+    taken
+}
+
 /// The online CPUs: from the one list, or on kernels and captures without it from each CPU.
 fn online(scan: &mut Scan, present: &CpuSet, cpuinfo: &CpuInfo) -> CpuSet {
     if let Some(online) = scan.cpu_list(&format!("{CPUS}/online"))
         && !online.is_empty()
     {
-        let unknown = online.difference(present);
-        if !unknown.is_empty() {
-            scan.note(
-                format!("{CPUS}/online"),
-                format!("CPUs {unknown} are online and not present"),
-            );
-        }
         return online.intersection(present);
     }
     // CPU 0 has no such file where it cannot be taken offline.

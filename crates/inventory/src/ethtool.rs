@@ -136,22 +136,30 @@ fn setting(bytes: &[u8], now: u16, max: u16) -> Option<Setting> {
     (setting != Setting::default()).then_some(setting)
 }
 
+/// The four numbers of rings and of channels: both messages have the limits at 2 to 5, and what they
+/// limit at 6 to 9.
+fn settings(bytes: &[u8]) -> [Option<Setting>; 4] {
+    [2, 3, 4, 5].map(|max| setting(bytes, max + 4, max))
+}
+
 fn rings(bytes: &[u8]) -> Option<Rings> {
+    let [rx, rx_mini, rx_jumbo, tx] = settings(bytes);
     let rings = Rings {
-        rx: setting(bytes, 6, 2),
-        rx_mini: setting(bytes, 7, 3),
-        rx_jumbo: setting(bytes, 8, 4),
-        tx: setting(bytes, 9, 5),
+        rx,
+        rx_mini,
+        rx_jumbo,
+        tx,
     };
     (rings != Rings::default()).then_some(rings)
 }
 
 fn channels(bytes: &[u8]) -> Option<Channels> {
+    let [rx, tx, other, combined] = settings(bytes);
     let channels = Channels {
-        rx: setting(bytes, 6, 2),
-        tx: setting(bytes, 7, 3),
-        other: setting(bytes, 8, 4),
-        combined: setting(bytes, 9, 5),
+        rx,
+        tx,
+        other,
+        combined,
     };
     (channels != Channels::default()).then_some(channels)
 }

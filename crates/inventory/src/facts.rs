@@ -151,8 +151,8 @@ pub struct Cpu {
     pub node: Option<NumaNodeId>,
     /// The threads of its core, itself included; only itself when offline or not told.
     pub siblings: CpuSet,
-    /// Which kind of core it is, where cores differ: `core` and `atom` of Intel's hybrids, or a
-    /// name of the kernel's `types` folder.
+    /// Which kind of core it is, where cores differ: `core` and `atom` of Intel's hybrids, a name of
+    /// the kernel's `types` folder, `part 0xd05` of Arm's, or `base 1900 MHz` where nothing but base frequencies tells them apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// What it can do, as the scheduler weighs it; 1024 is the strongest (`cpu_capacity`).
@@ -393,7 +393,8 @@ pub struct HypervisorFacts {
     /// `/dev/kvm` is there.
     #[serde(default)]
     pub kvm_device: bool,
-    /// Whether a VM was made with it; never tried when an inventory is read, only by who asks.
+    /// Whether a VM was made with it; never tried when an inventory is read, only by who asks: `doctor`
+    /// and `capture`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kvm_works: bool,
     /// Why none could be made, when that was tried.

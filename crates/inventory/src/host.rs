@@ -5,16 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use bmslice_model::{CpuSet, KernelCmdline};
+use bmslice_model::CpuSet;
 
-use crate::facts::{HostFacts, Partition};
+use crate::facts::{BootFacts, HostFacts, Partition};
 use crate::machine::CpuInfo;
 use crate::scan::{Scan, numbered};
 
 const CGROUP: &str = "/sys/fs/cgroup";
 
-/// Reads services and settings.
-pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo, cmdline: &KernelCmdline) -> HostFacts {
+/// Reads services and settings; `present` are the server's CPUs.
+pub(crate) fn read(
+    scan: &mut Scan,
+    cpuinfo: &CpuInfo,
+    boot: &BootFacts,
+    present: &CpuSet,
+) -> HostFacts {
     HostFacts {
         systemd: systemd(scan),
         tuned: scan.text("/etc/tuned/active_profile"),
@@ -23,7 +28,7 @@ pub(crate) fn read(scan: &mut Scan, cpuinfo: &CpuInfo, cmdline: &KernelCmdline) 
             .iter()
             .find_map(|path| banned(&scan.file(path))),
         partitions: partitions(scan),
-        rcu_nocbs: rcu_nocbs(scan, cmdline),
+        rcu_nocbs: rcu_nocbs(scan, boot, present),
         iommu: iommu(scan),
         interrupt_remapping: remapping(scan),
         x2apic: cpuinfo.x2apic,
@@ -107,25 +112,36 @@ fn partitions(scan: &mut Scan) -> Vec<Partition> {
     found
 }
 
-fn rcu_nocbs(scan: &mut Scan, cmdline: &KernelCmdline) -> CpuSet {
-    let Some(value) = cmdline
-        .last("rcu_nocbs")
-        .and_then(|argument| argument.value())
-        .map(str::to_owned)
-    else {
-        return CpuSet::new();
-    };
-    match value.parse() {
-        Ok(set) => set,
-        // `all` and `N` mean what they say there; the set is then the server's to tell.
-        Err(_) => {
-            scan.note(
+/// Those that the argument names, and those that are free of ticks, which brings it along
+/// (kernel/rcu/tree_nocb.h, `rcu_init_nohz`).
+fn rcu_nocbs(scan: &mut Scan, boot: &BootFacts, present: &CpuSet) -> CpuSet {
+    let mut cpus = boot.nohz_full.clone();
+    let argument = boot.cmdline.last("rcu_nocbs");
+    if let Some(value) = argument.and_then(|argument| argument.value()) {
+        match kernel_list(value, present) {
+            Some(set) => cpus.extend_from(&set),
+            None => scan.note(
                 "/proc/cmdline",
                 format!("rcu_nocbs={value} was not understood"),
-            );
-            CpuSet::new()
+            ),
         }
     }
+    cpus
+}
+
+/// A list of CPUs as kernel arguments have it: `all`, and `N` for the last one.
+fn kernel_list(text: &str, present: &CpuSet) -> Option<CpuSet> {
+    let last = present.iter().last()?.to_string();
+    let mut cpus = CpuSet::new();
+    for part in text.split(',') {
+        if part.eq_ignore_ascii_case("all") {
+            cpus.extend_from(present);
+        } else {
+            let set: CpuSet = part.replace('N', &last).parse().ok()?;
+            cpus.extend_from(&set);
+        }
+    }
+    Some(cpus)
 }
 
 fn iommu(scan: &Scan) -> Option<String> {
@@ -178,6 +194,16 @@ fn options(scan: &Scan) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_and_the_last_cpu_mean_what_the_kernel_means() {
+        let present: CpuSet = "0-7,16".parse().unwrap();
+        let list = |text| kernel_list(text, &present).map(|set| set.to_string());
+        assert_eq!(list("all").as_deref(), Some("0-7,16"));
+        assert_eq!(list("2,6-N").as_deref(), Some("2,6-16"));
+        assert_eq!(list("0-6:2/4").as_deref(), Some("0-1,4-5"));
+        assert_eq!(list("most"), None);
+    }
 
     #[test]
     fn irqbalance_is_told_by_list_or_mask() {

@@ -30,6 +30,7 @@ mod read;
 mod redact;
 mod routes;
 mod scan;
+mod sound;
 mod topology;
 
 pub use capture::{Capture, CaptureError};

@@ -22,6 +22,8 @@ pub(crate) struct CpuInfo {
     pub(crate) processors: CpuSet,
     /// `physical id` and `core id` of those that tell both.
     pub(crate) places: BTreeMap<CpuId, (u32, u32)>,
+    /// `CPU part` of those that tell it: which of Arm's designs each core is.
+    pub(crate) parts: BTreeMap<CpuId, String>,
 }
 
 /// Reads `/proc/cpuinfo`, once.
@@ -67,6 +69,11 @@ pub(crate) fn parse_cpuinfo(text: &str) -> CpuInfo {
                 first(&mut info.model);
             }
             "microcode" => first(&mut info.microcode),
+            "CPU part" => {
+                if let Some(cpu) = cpu {
+                    info.parts.insert(cpu, value.to_owned());
+                }
+            }
             "CPU implementer" => {
                 info.architecture.get_or_insert("aarch64");
                 if let Some(name) = arm_implementer(value) {

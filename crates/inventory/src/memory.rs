@@ -3,11 +3,13 @@
 //! Source: `Documentation/ABI/stable/sysfs-devices-node`, `Documentation/admin-guide/mm/hugetlbpage.rst`.
 //! Keeps true: there is at least one node; each CPU that a node claims knows its node.
 
+mod hmat;
+
 use std::collections::BTreeMap;
 
 use bmslice_model::{ByteSize, CpuId, CpuSet, NumaNodeId};
 
-use crate::facts::{Cpu, HugePagePool, NodeKind, NumaNode};
+use crate::facts::{Cpu, HugePagePool, Medium, NodeKind, NumaNode};
 use crate::scan::{Scan, numbered};
 
 const NODES: &str = "/sys/devices/system/node";
@@ -148,23 +150,12 @@ fn asymmetric(scan: &mut Scan, nodes: &[NumaNode]) {
 
 /// Tells each node without CPUs which CPUs are nearest to it: firmware's word for who reaches its
 /// memory best, or the least distance.
-fn nearest(scan: &mut Scan, nodes: &mut [NumaNode]) {
+fn nearest(scan: &Scan, nodes: &mut [NumaNode]) {
     for i in (0..nodes.len())
         .filter(|i| nodes[*i].cpus.is_empty())
         .collect::<Vec<_>>()
     {
-        // Access class 1 leaves out initiators that are no CPUs (Linux 5.12).
-        let folder = format!("{NODES}/node{}", nodes[i].id);
-        let initiators: Vec<u32> = ["access1", "access0"]
-            .iter()
-            .map(|class| {
-                scan.list(&format!("{folder}/{class}/initiators"))
-                    .iter()
-                    .filter_map(|name| numbered(name, "node"))
-                    .collect::<Vec<u32>>()
-            })
-            .find(|ids| !ids.is_empty())
-            .unwrap_or_default();
+        let initiators = hmat::initiators(scan, nodes[i].id.0);
         let with_cpus = |j: &usize| !nodes[*j].cpus.is_empty();
         let mut near: Vec<usize> = (0..nodes.len())
             .filter(|j| initiators.contains(&nodes[*j].id.0))
@@ -213,11 +204,19 @@ fn kinds(scan: &mut Scan, nodes: &mut [NumaNode]) {
             continue;
         }
         if let Some(node) = scan.number(&format!("{DAX}/{name}/target_node")) {
-            let cxl = scan
-                .root
-                .link(format!("{DAX}/{name}"))
-                .is_ok_and(|path| path.to_string_lossy().contains("cxl"));
-            found.push((node, NodeKind::Device { name, cxl }));
+            let path = scan.root.link(format!("{DAX}/{name}")).unwrap_or_default();
+            let path = path.to_string_lossy();
+            // Persistent memory hangs at an nvdimm bus; what firmware set apart for a special
+            // purpose (high-bandwidth memory, most of all) at a device of the hmem driver.
+            let medium = if path.contains("/ndbus") {
+                Some(Medium::Persistent)
+            } else if path.contains("/hmem") {
+                Some(Medium::SpecialPurpose)
+            } else {
+                None
+            };
+            let cxl = path.contains("cxl");
+            found.push((node, NodeKind::Device { name, cxl, medium }));
         }
     }
     for (id, kind) in found {
@@ -320,6 +319,8 @@ fn node(scan: &mut Scan, id: NumaNodeId, online: &CpuSet) -> NumaNode {
         memory_free: ByteSize::from_kib(get("MemFree")),
         huge_pages,
         distances,
+        access: hmat::access(scan, id.0),
+        side_caches: hmat::side_caches(scan, id.0),
         ..NumaNode::default()
     }
 }

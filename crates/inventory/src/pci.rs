@@ -24,6 +24,9 @@ pub(crate) fn read(scan: &mut Scan, online: &CpuSet) -> (Vec<PciFunction>, Entri
     let mut regions: BTreeMap<IommuGroupId, bool> = BTreeMap::new();
     for name in scan.list(DEVICES) {
         match name.parse::<PciAddress>() {
+            Ok(address) if listed.contains_key(&address) => {
+                scan.note(DEVICES, format!("`{name}` is {address} once more"));
+            }
             Ok(address) => {
                 let entries = scan.list(&format!("{DEVICES}/{name}"));
                 functions.push(function(

@@ -40,6 +40,10 @@ fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
     {
         return found;
     }
+    // Where the first and the last CPU are rated alike, all are: then none of the others is asked.
+    let ends = [online.first(), online.iter().last()];
+    let [first, last] = ends.map(|cpu| rated(scan, cpu?));
+    let uneven = first != last;
     for cpu in online.iter() {
         if seen.contains(cpu) {
             continue;
@@ -59,7 +63,9 @@ fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
             preference: scan.text(&format!("{folder}/energy_performance_preference")),
             min: scan.number(&format!("{folder}/cpuinfo_min_freq")),
             max: scan.number(&format!("{folder}/cpuinfo_max_freq")),
-            base: scan.number(&format!("{folder}/base_frequency")),
+            base: scan
+                .number(&format!("{folder}/base_frequency"))
+                .or_else(|| uneven.then(|| rated(scan, cpu)).flatten()),
         };
         let like = |other: &&mut Frequencies| {
             let with = Frequencies {
@@ -75,6 +81,36 @@ fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
     }
     found.retain(|group| group.driver.is_some() || group.governor.is_some() || group.max.is_some());
     found
+}
+
+/// What ACPI rates a CPU at, in kHz: its base frequency where no driver tells that.
+fn rated(scan: &Scan, cpu: CpuId) -> Option<u64> {
+    let mhz: u64 = scan.number(&format!("{CPUS}/cpu{cpu}/acpi_cppc/nominal_freq"))?;
+    (mhz != 0).then_some(mhz.saturating_mul(1000))
+}
+
+/// Tells CPUs of several base frequencies apart as kinds, where nothing tells kinds by name: hybrids
+/// whose driver is older than they are, and servers whose cores firmware gave different bases (Intel's
+/// Speed Select).
+pub(crate) fn kinds(cpus: &mut [Cpu], power: &PowerFacts) {
+    if cpus
+        .iter()
+        .any(|cpu| cpu.kind.is_some() || cpu.capacity.is_some())
+    {
+        return;
+    }
+    let mut bases: Vec<u64> = power.frequencies.iter().filter_map(|f| f.base).collect();
+    bases.sort_unstable();
+    bases.dedup();
+    if bases.len() < 2 {
+        return;
+    }
+    for cpu in cpus {
+        let of = power.frequencies.iter().find(|f| f.cpus.contains(cpu.id));
+        cpu.kind = of
+            .and_then(|group| group.base)
+            .map(|base| format!("base {} MHz", base / 1000));
+    }
 }
 
 fn policy(scan: &Scan, folder: &str) -> CpuSet {

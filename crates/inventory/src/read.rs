@@ -32,6 +32,12 @@ pub enum ReadError {
     /// An inventory file that is not JSON, or not of this form.
     #[error("this is not an inventory file: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// An inventory file that contradicts itself: no server was read so.
+    #[error("the inventory contradicts itself, as none that bmslice wrote does (was it edited by hand?): {}", .found.join("; "))]
+    Contradicts {
+        /// What, and where.
+        found: Vec<String>,
+    },
     /// An inventory file of another version.
     #[error("the inventory has format `{found}`; this bmslice reads `{FORMAT}`")]
     Format {
@@ -53,6 +59,12 @@ pub struct Probes {
     /// Why libvirt did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt_error: Option<String>,
+    /// Whether a VM was made with `/dev/kvm`; tried by who asks alone (`doctor`, `capture`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kvm_works: bool,
+    /// Why none could be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kvm_error: Option<String>,
     /// What the drivers of NICs tell, by interface.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nics: BTreeMap<String, EthtoolFacts>,
@@ -89,6 +101,7 @@ impl Probes {
             nics,
             devlink,
             nics_error,
+            ..Self::default()
         }
     }
 }
@@ -111,6 +124,7 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
     let nodes = memory::read(&mut scan, &mut cpus);
     let whole = pools::read(&scan);
     let power = power::read(&mut scan, &cpus);
+    power::kinds(&mut cpus, &power);
     let online = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
     let (mut pci, listed) = pci::read(&mut scan, &online);
     let iommu_groups = device::read(&mut scan, &mut pci, &listed);
@@ -133,10 +147,13 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
         &mut pci,
     );
     let boot = boot::read(&mut scan, &pci);
-    let host = host::read(&mut scan, &cpuinfo, &boot.cmdline);
+    let present = cpus.iter().map(|cpu| cpu.id).collect();
+    let host = host::read(&mut scan, &cpuinfo, &boot, &present);
     let mut hypervisor = hypervisor::read(&scan);
     hypervisor.libvirt.clone_from(&probes.libvirt);
     hypervisor.libvirt_error.clone_from(&probes.libvirt_error);
+    hypervisor.kvm_works = probes.kvm_works;
+    hypervisor.kvm_error.clone_from(&probes.kvm_error);
     for domain in hypervisor.libvirt.iter_mut().flat_map(|l| &mut l.domains) {
         for part in domain.memory.iter_mut().filter(|part| part.huge) {
             part.page = part.page.or(whole.default_huge_page);
@@ -206,7 +223,8 @@ impl CapturedInventory {
     /// Reads an inventory file.
     ///
     /// # Errors
-    /// [`ReadError::Malformed`], or [`ReadError::Format`] for a file of another version.
+    /// [`ReadError::Malformed`], [`ReadError::Format`] for a file of another version, or
+    /// [`ReadError::Contradicts`] for one that somebody edited into what no server can be.
     pub fn from_json(text: &str) -> Result<Self, ReadError> {
         // The version first: a file of another one need not have this one's fields.
         let value: serde_json::Value = serde_json::from_str(text)?;
@@ -218,7 +236,13 @@ impl CapturedInventory {
             });
         }
         // From the text again, so that an error has its line.
-        Ok(Self(serde_json::from_str(text)?))
+        let inventory: Inventory = serde_json::from_str(text)?;
+        let found = crate::sound::contradictions(&inventory);
+        if found.is_empty() {
+            Ok(Self(inventory))
+        } else {
+            Err(ReadError::Contradicts { found })
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! replacement: the key of addresses is thrown away.
 
 mod addresses;
+mod patterns;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use regex_lite::{Captures, Regex};
 
 use crate::read::{PROBES, Probes};
 use addresses::Addresses;
+use patterns::Patterns;
 
 /// Attributes that are unique to a thing.
 const SERIALS: [&str; 16] = [
@@ -69,43 +71,6 @@ pub(crate) struct Redaction {
     patterns: Patterns,
     numbered: RefCell<BTreeMap<(&'static str, String), usize>>,
     addresses: Addresses,
-}
-
-struct Patterns {
-    mac: Regex,
-    named_mac: Regex,
-    bare: Regex,
-    uuid: Regex,
-    wwn: Regex,
-    qualified: Regex,
-    v4: Regex,
-    v6: Regex,
-    password: Regex,
-}
-
-impl Patterns {
-    #[allow(
-        clippy::unwrap_used,
-        reason = "the patterns are written here, and each is compiled by every test"
-    )]
-    fn new() -> Self {
-        let regex = |pattern: &str| Regex::new(pattern).unwrap();
-        Self {
-            mac: regex(r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5,19}\b"),
-            named_mac: regex(r"\b(enx|wlx|wwx|ibx)([0-9a-f]{12})\b"),
-            bare: regex(r"(?i)\b(?:[0-9a-f]{32}|[0-9a-f]{12})\b"),
-            uuid: regex(r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"),
-            wwn: regex(
-                r"(?i)\b(?:0x5[0-9a-f]{15}|naa\.[0-9a-f]{16,32}|eui\.[0-9a-f]{16,32}|t10\.\S+)\b",
-            ),
-            qualified: regex(r"(?i)\b(?:iqn|nqn)\.[0-9]{4}-[0-9]{2}\.[^\s,;]+"),
-            v4: regex(r"\b[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\b"),
-            v6: regex(r"(?i)[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:.]*"),
-            password: regex(
-                r"(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|apikey)[\w.-]*=)(\S+)",
-            ),
-        }
-    }
 }
 
 fn text(tree: &Tree, path: &str) -> Option<String> {
@@ -289,6 +254,13 @@ impl Redaction {
             text = patterns
                 .password
                 .replace_all(&text, |found: &Captures| format!("{}redacted", &found[1]))
+                .into_owned();
+            text = patterns
+                .partition
+                .replace_all(&text, |found: &Captures| {
+                    let disk = self.number("disk", &found[2]);
+                    format!("{}{disk:08x}-{}", &found[1], &found[3])
+                })
                 .into_owned();
         }
         text = patterns

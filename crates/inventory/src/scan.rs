@@ -120,10 +120,12 @@ pub(crate) fn parse_mask(text: &str) -> Option<CpuSet> {
     Some(set)
 }
 
-/// The number behind a prefix: 12 of `node12`.
+/// The number behind a prefix: 12 of `node12`. The kernel writes no zeroes before it, so that no two
+/// names have one number.
 pub(crate) fn numbered(name: &str, prefix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?;
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let plain = plain && (digits.len() == 1 || !digits.starts_with('0'));
     plain.then(|| digits.parse().ok()).flatten()
 }
 
@@ -168,7 +170,15 @@ mod tests {
     #[test]
     fn numbers_follow_their_prefix_alone() {
         assert_eq!(numbered("node12", "node"), Some(12));
-        for other in ["node", "nodes1", "node1x", "node99999999999", "node+1"] {
+        assert_eq!(numbered("node0", "node"), Some(0));
+        for other in [
+            "node",
+            "nodes1",
+            "node1x",
+            "node99999999999",
+            "node+1",
+            "node01",
+        ] {
             assert_eq!(numbered(other, "node"), None, "{other}");
         }
     }

@@ -74,6 +74,12 @@ pub(crate) const LEVELS: [Level; 5] = [
     },
 ];
 
+/// Whether a number is one. -1 does not parse where it has a sign; x86 shows a number that its APIC
+/// ids do not tell (the cluster's in a guest without a shared L2) as `BAD_APICID`, without one.
+pub(crate) fn is_known(number: u32) -> bool {
+    !matches!(number, 0xffff | u32::MAX)
+}
+
 /// The files that CPUs show of their topology, as the first and the last CPU that run show them: a
 /// kernel shows the same of all. With none there, all may be.
 pub(crate) struct Shown(Vec<String>);
@@ -112,6 +118,7 @@ pub(crate) fn read(
     let folder = |cpu: &Cpu| format!("{root}/cpu{}/topology", cpu.id);
     for cpu in cpus.iter_mut() {
         let number = scan.number(&format!("{}/{}", folder(cpu), level.number));
+        let number = number.filter(|number| is_known(*number));
         (level.set)(cpu, number);
     }
     // A level that no CPU numbers and that is not always there is not told at all: by default the

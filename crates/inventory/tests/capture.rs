@@ -129,7 +129,7 @@ fn secretive() -> (Tree, Vec<&'static str>) {
         .file("/etc/hostname", "prague-du7")
         .file(
             "/proc/cmdline",
-            "root=UUID=0b6ce2a1-9d0f-4c4e-8a53-0e6f2f4c7d11 ip=203.0.113.9::203.0.113.1:255.255.255.0:prague-du7:eno3:none \
+            "root=UUID=0b6ce2a1-9d0f-4c4e-8a53-0e6f2f4c7d11 ip=203.0.113.9::203.0.113.1:255.255.255.0:prague-du7:eno3:none resume=PARTUUID=9d3e77c1-02 \
              rd.iscsi.password=tr0ub4dor netroot=iscsi:@198.51.100.20::3260::iqn.2004-04.com.corp:disk7 isolcpus=2-11 ro",
         )
         // An interface that is named by its MAC, and one that has a neighbour's in a bond.
@@ -190,6 +190,7 @@ fn secretive() -> (Tree, Vec<&'static str>) {
         "mt2134k0815",
         "boardno7",
         "0b6ce2a1",
+        "9d3e77c1",
         "6a3c7f0e",
         "203.0.113",
         "198.51.100",

@@ -431,3 +431,57 @@ fn an_inventory_file_of_another_version_is_refused_by_its_version() {
     let error = CapturedInventory::from_json("{\n  \"format\": 1\n}").unwrap_err();
     assert!(error.to_string().contains("line 2"), "{error}");
 }
+
+#[test]
+fn an_inventory_that_somebody_edited_into_no_server_is_refused_with_what_is_wrong() {
+    let text = serde_json::to_string(&seed_server().read()).unwrap();
+    let edits: [(&str, &str, &str); 8] = [
+        (
+            r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0,"siblings":"2,14""#,
+            r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0,"siblings":"2,15""#,
+            "CPU 2 has siblings 2,15, and its sibling CPU 15 has 3,15",
+        ),
+        (
+            r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0"#,
+            r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":1"#,
+            "CPU 2 is on node 1, whose CPUs are 1,3,5",
+        ),
+        (
+            r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0"#,
+            r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":7"#,
+            "CPU 2 is on node 7, which is not there",
+        ),
+        (
+            r#""id":2,"online":true"#,
+            r#""id":2,"online":false"#,
+            "CPU 2 is offline and has siblings 2,14",
+        ),
+        (
+            r#""id":23,"online":true"#,
+            r#""id":22,"online":true"#,
+            "cpus: 22 is there twice",
+        ),
+        (
+            r#""distances":[10,20]"#,
+            r#""distances":[10]"#,
+            "node 0 has 1 distances, for 2 nodes",
+        ),
+        (
+            r#""address":"0000:01:00.1""#,
+            r#""address":"0000:01:00.0""#,
+            "pci: 0000:01:00.0 is there twice",
+        ),
+        (
+            r#""iommuGroup":25"#,
+            r#""iommuGroup":26"#,
+            "group 25 lists 0000:01:00.0, and of the PCI functions none say that they are in it",
+        ),
+    ];
+    for (from, to, wrong) in edits {
+        assert!(text.contains(from), "{from}\n{text}");
+        let edited = text.replacen(from, to, 1);
+        let error = CapturedInventory::from_json(&edited).unwrap_err();
+        assert!(matches!(error, ReadError::Contradicts { .. }), "{error}");
+        assert!(error.to_string().contains(wrong), "{wrong}: {error}");
+    }
+}

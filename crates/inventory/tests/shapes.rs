@@ -8,32 +8,15 @@ mod tree;
 
 use std::collections::BTreeSet;
 
-use bmslice_inventory::{Inventory, NodeKind};
-use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
-use tree::{Tree, notes};
+use bmslice_inventory::Inventory;
+use bmslice_model::CpuSet;
+use tree::{Tree, cpus, notes, range};
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const NODES: &str = "/sys/devices/system/node";
 
 fn set(text: &str) -> CpuSet {
     text.parse().unwrap()
-}
-
-/// CPUs that show topology files alone, as `(file, text)` for each CPU.
-fn cpus(count: u32, topology: impl Fn(u32) -> Vec<(&'static str, String)>) -> Tree {
-    let tree = Tree::new();
-    for cpu in 0..count {
-        for (file, text) in topology(cpu) {
-            tree.file(&format!("{CPUS}/cpu{cpu}/topology/{file}"), text);
-        }
-    }
-    tree.file(&format!("{CPUS}/present"), format!("0-{}", count - 1))
-        .file(&format!("{CPUS}/online"), format!("0-{}", count - 1));
-    tree
-}
-
-fn range(start: u32, length: u32) -> String {
-    format!("{start}-{}", start + length - 1)
 }
 
 /// The groups that a key makes, as lists.
@@ -215,6 +198,63 @@ fn kinds_and_capacities_of_a_hybrid_are_told() {
 }
 
 #[test]
+fn cores_of_two_designs_of_arm_are_of_two_kinds() {
+    let tree = cpus(3, |cpu| vec![("core_cpus_list", cpu.to_string())]);
+    let entry = |cpu: u32, part: &str| {
+        format!("processor : {cpu}\nCPU implementer : 0x41\nCPU part : {part}\n\n")
+    };
+    let entries = [entry(0, "0xd05"), entry(1, "0xd05"), entry(2, "0xd0b")];
+    tree.file("/proc/cpuinfo", entries.concat());
+    let kinds = tree.read().cpus.into_iter().map(|cpu| cpu.kind.unwrap());
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        ["part 0xd05", "part 0xd05", "part 0xd0b"]
+    );
+    tree.file("/proc/cpuinfo", entry(0, "0xd05"));
+    assert!(
+        tree.read().cpus.iter().all(|cpu| cpu.kind.is_none()),
+        "all alike"
+    );
+}
+
+#[test]
+fn base_frequencies_tell_kinds_apart_where_no_name_does() {
+    let tree = cpus(4, |cpu| vec![("core_cpus_list", cpu.to_string())]);
+    let clocks = |cpu: u32, base: &str| {
+        let policy = format!("{CPUS}/cpu{cpu}/cpufreq");
+        tree.file(&format!("{policy}/related_cpus"), cpu.to_string())
+            .file(&format!("{policy}/base_frequency"), base)
+            .file(
+                &format!("{policy}/cpuinfo_max_freq"),
+                format!("500{cpu}000"),
+            );
+    };
+    for cpu in 0..4 {
+        clocks(cpu, "1900000");
+    }
+    assert!(
+        tree.read().cpus.iter().all(|cpu| cpu.kind.is_none()),
+        "a core that may be clocked higher than others is of no other kind"
+    );
+    clocks(3, "1400000");
+    let kinds: Vec<_> = tree.read().cpus.into_iter().map(|cpu| cpu.kind).collect();
+    let kind = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        (&kinds[0], &kinds[3]),
+        (&kind("base 1900 MHz"), &kind("base 1400 MHz"))
+    );
+    // What ACPI rates them at says the same.
+    for cpu in 0..4 {
+        let folder = format!("{CPUS}/cpu{cpu}");
+        tree.remove(&format!("{folder}/cpufreq/base_frequency"));
+        let mhz = if cpu == 3 { "1400" } else { "1900" };
+        tree.file(&format!("{folder}/acpi_cppc/nominal_freq"), mhz);
+    }
+    let again: Vec<_> = tree.read().cpus.into_iter().map(|cpu| cpu.kind).collect();
+    assert_eq!(again, kinds);
+}
+
+#[test]
 fn the_deepest_idle_state_is_the_last_that_is_not_disabled() {
     let tree = cpus(1, |_| vec![("core_cpus_list", "0".into())]);
     for (state, name, latency, disable) in [
@@ -347,171 +387,55 @@ fn a_folder_for_a_cpu_that_could_be_added_is_no_cpu_that_runs() {
     assert!(notes(&inventory).contains("CPUs 2 have neither topology"));
 }
 
-/// Nodes of two CPUs each, then some without.
-fn nodes(tree: &Tree, with: u32, rows: &[&str]) {
-    for (id, row) in (0u32..).zip(rows) {
-        let list = if id < with {
-            range(id * 2, 2)
-        } else {
-            String::new()
-        };
-        tree.node(id, &list, 1 << 20, 1 << 19, row);
-    }
-}
-
-fn plain(count: u32) -> Tree {
-    cpus(count, |cpu| vec![("core_cpus_list", cpu.to_string())])
-}
-
 #[test]
-fn a_node_without_cpus_is_near_to_those_at_the_least_distance() {
-    let tree = plain(4);
-    nodes(
-        &tree,
-        2,
-        &["10 21 17 40", "21 10 28 40", "17 28 10 40", "40 40 40 10"],
-    );
+fn numbers_that_a_hypervisor_makes_up_are_none() {
+    let tree = cpus(4, |cpu| {
+        vec![
+            ("physical_package_id", "0".into()),
+            ("package_cpus_list", "0-3".into()),
+            ("cluster_id", "65535".into()),
+            ("cluster_cpus_list", cpu.to_string()),
+            ("core_cpus_list", cpu.to_string()),
+            (
+                "core_id",
+                if cpu == 3 {
+                    "4294967295".into()
+                } else {
+                    cpu.to_string()
+                },
+            ),
+        ]
+    });
     let inventory = tree.read();
-    assert_eq!(inventory.nodes[2].nearest, set("0-1"));
-    assert!(inventory.nodes[3].nearest.is_empty(), "as far from all");
-    assert!(inventory.nodes[2].cpus.is_empty());
-}
-
-#[test]
-fn firmwares_word_for_initiators_wins_over_distances() {
-    let tree = plain(4);
-    nodes(&tree, 2, &["10 21 17", "21 10 28", "17 28 10"]);
-    tree.folder(&format!("{NODES}/node2/access0/initiators/node0"))
-        .folder(&format!("{NODES}/node2/access1/initiators/node1"));
-    assert_eq!(tree.read().nodes[2].nearest, set("2-3"));
-}
-
-#[test]
-fn memory_of_gpus_and_of_cxl_is_named() {
-    let tree = plain(4);
-    nodes(&tree, 1, &["10 20 20", "20 10 20", "20 20 10"]);
-    tree.file(
-        "/proc/driver/nvidia/gpus/0004:04:00.0/numa_status",
-        "Node:      1\nStatus:    online",
-    )
-    .file("/sys/devices/platform/cxl/dax1.0/target_node", "2")
-    .link(
-        "/sys/bus/dax/devices/dax1.0",
-        "../../../devices/platform/cxl/dax1.0",
-    )
-    .link(
-        "/sys/bus/dax/drivers/kmem/dax1.0",
-        "../../../../devices/platform/cxl/dax1.0",
-    );
-    let inventory = tree.read();
+    assert!(inventory.cpus.iter().all(|cpu| cpu.cluster.is_none()));
     assert_eq!(
-        inventory.nodes[1].kind,
-        Some(NodeKind::Gpu {
-            pci: "0004:04:00.0".parse().unwrap()
-        })
+        (inventory.cpus[2].core, inventory.cpus[3].core),
+        (Some(2), None)
     );
-    assert_eq!(
-        inventory.nodes[2].kind,
-        Some(NodeKind::Device {
-            name: "dax1.0".into(),
-            cxl: true
-        })
+    assert!(
+        !notes(&inventory).contains("cluster"),
+        "{}",
+        notes(&inventory)
     );
-    assert_eq!(inventory.nodes[0].kind, None);
 }
 
 #[test]
-fn a_cpu_in_two_nodes_and_distances_that_cannot_be_are_noted_and_kept() {
-    let tree = plain(4);
-    tree.node(0, "0-1", 1 << 20, 1, "10 20")
-        .node(1, "1-3", 1 << 20, 1, "30 10");
+fn a_cpu_that_runs_is_there_whatever_the_list_of_those_present_says() {
+    let tree = cpus(6, |cpu| vec![("core_cpus_list", cpu.to_string())]);
+    tree.file(&format!("{CPUS}/present"), "0-3")
+        .file(&format!("{CPUS}/online"), "0-7");
     let inventory = tree.read();
-    assert_eq!(inventory.nodes.len(), 2);
-    assert_eq!(inventory.nodes[1].distances, [30, 10]);
-    assert_eq!(inventory.cpus[1].node, Some(NumaNodeId(0)));
+    assert_eq!(inventory.cpus.len(), 6);
+    assert!(inventory.cpus[5].online);
     let notes = notes(&inventory);
     assert!(
-        notes.contains("CPUs 1 are on more than one node"),
+        notes.contains("CPUs 4-5 are online and not present"),
         "{notes}"
     );
-    assert!(notes.contains("0 to 1 is 20 and back 30"), "{notes}");
-}
-
-#[test]
-fn nodes_that_the_cgroup_forbids_are_shown_as_such() {
-    let tree = plain(4);
-    nodes(&tree, 2, &["10 20", "20 10"]);
-    tree.file("/proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0")
-        .file("/proc/self/cgroup", "0::/a/b")
-        .file("/sys/fs/cgroup/a/cpuset.cpus.effective", "0-1")
-        .file("/sys/fs/cgroup/a/cpuset.mems.effective", "0");
-    let inventory = tree.read();
-    assert!(inventory.nodes[0].allowed && !inventory.nodes[1].allowed);
-    assert!(inventory.cpus[1].allowed && !inventory.cpus[2].allowed);
-}
-
-#[test]
-fn an_offline_node_is_left_out_with_a_note() {
-    let tree = plain(2);
-    nodes(&tree, 1, &["10", "10"]);
-    tree.file(&format!("{NODES}/online"), "0");
-    let inventory = tree.read();
-    assert_eq!(inventory.nodes.len(), 1);
-    assert!(notes(&inventory).contains("nodes 1 are not online"));
-}
-
-#[test]
-fn memory_of_the_whole_server_is_told() {
-    let tree = plain(2);
-    tree.node(0, "0-1", 1 << 20, 1, "10")
-        .huge_pages(0, 2048, 6, 3)
-        .file(&format!("{NODES}/node0/hugepages/hugepages-2048kB/surplus_hugepages"), "2")
-        .file(
-            "/proc/meminfo",
-            "MemTotal: 1048576 kB\nMemAvailable: 524288 kB\nSwapTotal: 0 kB\nHugepagesize: 2048 kB",
-        )
-        .file("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never")
-        .file("/sys/kernel/mm/transparent_hugepage/defrag", "always defer [defer+madvise] madvise never")
-        .file("/sys/kernel/mm/ksm/run", "0")
-        .file("/proc/sys/kernel/numa_balancing", "1")
-        .file("/sys/devices/virtual/memory_tiering/memory_tier4/nodelist", "0")
-        .file(
-            "/proc/buddyinfo",
-            "Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3\n\
-             Node 0, zone   Normal    900   100      0      0      0      0      0      0      7      2      5",
-        );
-    let pool = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    for (file, text) in [
-        ("nr_hugepages", "6"),
-        ("free_hugepages", "3"),
-        ("resv_hugepages", "1"),
-    ] {
-        tree.file(&format!("{pool}/{file}"), text);
-    }
-    let inventory = tree.read();
-    let memory = &inventory.memory;
-    assert_eq!(memory.total, Some(ByteSize::from_gib(1)));
-    assert_eq!(memory.swap, Some(ByteSize::ZERO));
-    assert_eq!(memory.default_huge_page, Some(ByteSize::from_mib(2)));
-    let thp = memory.transparent_huge_pages.as_ref().unwrap();
-    assert_eq!(
-        (thp.enabled.as_str(), thp.defrag.as_deref()),
-        ("madvise", Some("defer+madvise"))
+    assert!(
+        notes.contains("CPUs 6-7 are online, and neither present nor shown"),
+        "{notes}"
     );
-    assert_eq!(
-        (memory.ksm, memory.numa_balancing),
-        (Some(false), Some(true))
-    );
-    assert_eq!(memory.tiers[0].nodes, [NumaNodeId(0)]);
-    let pool = &memory.huge_pages[0];
-    assert_eq!(
-        (pool.total, pool.free, pool.reserved, pool.surplus),
-        (6, 3, 1, 0)
-    );
-    let node = &inventory.nodes[0];
-    assert_eq!(node.huge_pages[0].surplus, 2);
-    // Orders 9 and 10: (1 + 2) × 2 MiB + (3 + 5) × 4 MiB.
-    assert_eq!(node.unfragmented, Some(ByteSize::from_mib(6 + 32)));
 }
 
 #[test]

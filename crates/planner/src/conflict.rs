@@ -4,7 +4,7 @@
 //! still none, and says what remains. So that nothing in the message could be dropped from it.
 
 use bmslice_model::{ByteSize, SliceName};
-use bmslice_spec::{Numa, SliceSpec, Slicing};
+use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec, Slicing};
 
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
@@ -54,7 +54,7 @@ pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
         there.push(memory_there(site, &core));
     }
     if !relax.devices {
-        there.push(devices_there(site, &core));
+        there.push(devices_there(spec, site, &core));
     }
     Refusal::NoRoom {
         slices,
@@ -234,7 +234,30 @@ fn memory_there(site: &Site<'_>, core: &[usize]) -> String {
     nodes.collect::<Vec<_>>().join(", ")
 }
 
-fn devices_there(site: &Site<'_>, core: &[usize]) -> String {
+/// The NICs that are free and not given for their speed; `None` where no speed was asked or none is
+/// free.
+fn slow(spec: &Slicing, site: &Site<'_>, core: &[usize]) -> Option<String> {
+    let mut nics = core.iter().flat_map(|&at| &spec.slices[at].nics);
+    let asked = nics.any(|nic| match &nic.kind {
+        NicKind::Passthrough { device: choice } | NicKind::Vf { of: choice, .. } => {
+            matches!(choice, NicChoice::Need { speed: Some(_), .. })
+        }
+        NicKind::Virtio { .. } => false,
+    });
+    let free = site.devices.pfs.iter().filter(|pf| {
+        let vfs = pf.split.is_ok() && !pf.vfs.is_empty();
+        pf.function.host_needs.is_empty() && (pf.whole.is_ok() || vfs)
+    });
+    let each: Vec<String> = free
+        .map(|pf| match pf.speed {
+            Some(speed) => format!("{} makes {speed} Mbit/s", pf.label()),
+            None => format!("{} has no link, and its driver tells no speed", pf.label()),
+        })
+        .collect();
+    (asked && !each.is_empty()).then(|| and(each.iter()))
+}
+
+fn devices_there(spec: &Slicing, site: &Site<'_>, core: &[usize]) -> String {
     let mut pfs: Vec<usize> = core
         .iter()
         .flat_map(|&at| &site.problem.demands[at].wants)
@@ -243,7 +266,10 @@ fn devices_there(site: &Site<'_>, core: &[usize]) -> String {
     pfs.sort_unstable();
     pfs.dedup();
     if pfs.is_empty() {
-        return "no NIC fits that is not the host's or in use".into();
+        return match slow(spec, site, core) {
+            Some(slow) => format!("no NIC that is free is known to be as fast: {slow}"),
+            None => "no NIC fits that is not the host's or in use".into(),
+        };
     }
     let each = pfs.iter().map(|&at| {
         let pf = &site.devices.pfs[at];

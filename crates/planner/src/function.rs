@@ -141,7 +141,7 @@ fn physical_function<'a>(
     Pf {
         node: server.device_node(function.node),
         group: 0,
-        speed: interface.and_then(|interface| interface.speed),
+        speed: interface.and_then(bmslice_inventory::NetInterface::speed_or_most),
         whole: whole(function, &members, &own_vfs, server),
         split: split(function, &vfs, server),
         vfs,

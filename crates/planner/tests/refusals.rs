@@ -7,10 +7,10 @@
 
 mod servers;
 
-use bmslice_inventory::{DomainFacts, HostNeed, Inventory};
+use bmslice_inventory::{DomainFacts, EthtoolFacts, HostNeed, Inventory, LinkModes};
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use bmslice_planner::{Change, Refusal, plan};
-use bmslice_spec::{HostSpec, NicNuma, Numa, SliceSpec, Slicing, Smt};
+use bmslice_spec::{HostSpec, NicChoice, NicNuma, Numa, SliceSpec, Slicing, Smt};
 use servers::*;
 
 /// The code, the message and the hint; a change that is proposed is tried.
@@ -544,4 +544,44 @@ fn two_slices_that_are_too_large_get_a_change_each() {
     let change = refusal.change().unwrap();
     assert!(matches!(change, Change::Together(_)), "{change}");
     bmslice_planner::plan(&change.apply(&wanted).unwrap(), &server).unwrap();
+}
+
+#[test]
+fn a_card_without_a_link_is_as_fast_as_its_driver_says_and_else_of_unknown_speed() {
+    let asks = || {
+        let choice = NicChoice::Need {
+            speed: Some(10_000),
+            numa: NicNuma::Any,
+        };
+        spec(vec![with_nics("red-worker1", vec![whole(choice)])])
+    };
+    let mut server = lab();
+    for interface in &mut server.interfaces {
+        interface.carrier = Some(false);
+        interface.speed = None;
+    }
+    let said = plan(&asks(), &server).unwrap_err().to_string();
+    assert!(
+        said.contains("no NIC that is free is known to be as fast"),
+        "{said}"
+    );
+    assert!(
+        said.contains("has no link, and its driver tells no speed"),
+        "{said}"
+    );
+    let free = server
+        .pci
+        .iter()
+        .find(|f| f.is_network() && f.host_needs.is_empty())
+        .unwrap()
+        .address;
+    let interface = server.interfaces.iter_mut().find(|i| i.pci == Some(free));
+    interface.unwrap().ethtool = Some(EthtoolFacts {
+        link: Some(LinkModes {
+            supported: vec!["1000baseT/Full".into(), "10000baseT/Full".into()],
+            ..LinkModes::default()
+        }),
+        ..EthtoolFacts::default()
+    });
+    assert!(plan(&asks(), &server).is_ok());
 }

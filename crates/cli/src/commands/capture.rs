@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bmslice_host::Root;
+use bmslice_host::{Machine, Root};
 use bmslice_inventory::{Capture, CaptureError, CapturedInventory, Inventory, Probes};
 use clap::Args;
 use serde::Serialize;
@@ -68,7 +68,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         }
         None => {
             let machine = server::machine(context)?;
-            let probes = Probes::of(&machine, context.environment.session_peer.as_deref());
+            let peer = context.environment.session_peer.as_deref();
+            let mut probes = Probes::of(&machine, peer);
+            // So that `doctor` can tell it elsewhere.
+            if machine.root().exists("/dev/kvm") {
+                match machine.make_vm() {
+                    Ok(()) => probes.kvm_works = true,
+                    Err(error) => probes.kvm_error = Some(files::plain(&error)),
+                }
+            }
             let root = Root::live().map_err(|error| {
                 Failure::failed(format!("cannot open `/`: {}", files::plain(&error)))
             })?;

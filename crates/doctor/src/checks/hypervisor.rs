@@ -8,6 +8,8 @@ use super::{Examined, Unchecked, fails, holds, unchecked};
 /// distributions that are served ship 6.2 (Ubuntu 22.04, RHEL 9) or newer.
 const QEMU: (u32, u32) = (6, 0);
 
+const NOT_ASKED: &str = "libvirt was not asked when this inventory was read";
+
 pub(super) fn kvm_device(inventory: &Inventory) -> Examined {
     if inventory.hypervisor.kvm_device {
         return match (
@@ -20,7 +22,9 @@ pub(super) fn kvm_device(inventory: &Inventory) -> Examined {
                 "be root or in the group kvm; turn on VT-x or SVM in the firmware's setup; look for another hypervisor that holds it",
             ),
             (None, true) => holds("/dev/kvm makes a VM"),
-            (None, false) => holds("/dev/kvm is there; whether it makes a VM was not tried"),
+            (None, false) => unchecked(
+                "/dev/kvm is there, and whether it makes a VM was not tried: `bmslice doctor` does so on the server itself, and `bmslice capture` keeps the answer",
+            ),
         };
     }
     let module = match inventory.machine.cpu_vendor.as_deref() {
@@ -54,7 +58,7 @@ fn facts(inventory: &Inventory) -> Result<&LibvirtFacts, Unchecked> {
     inventory.hypervisor.libvirt.as_ref().ok_or_else(|| {
         Unchecked(match &inventory.hypervisor.libvirt_error {
             Some(_) => "libvirt did not answer".into(),
-            None => "libvirt was not asked: it is no part of a capture".into(),
+            None => NOT_ASKED.into(),
         })
     })
 }
@@ -72,7 +76,7 @@ pub(super) fn libvirt(inventory: &Inventory) -> Examined {
             "libvirt's QEMU driver answers on qemu:///system",
             "install libvirt's daemon and its QEMU driver, start it (`systemctl start libvirtd` or `virtqemud.socket`), and run as root or in the group libvirt",
         ),
-        (None, None) => unchecked("libvirt was not asked: it is no part of a capture"),
+        (None, None) => unchecked(NOT_ASKED),
     }
 }
 

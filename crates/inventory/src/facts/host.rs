@@ -24,7 +24,7 @@ pub struct HostFacts {
     /// cgroups that are cpuset partitions of their own (`root`, `isolated`), or ought to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<Partition>,
-    /// CPUs whose RCU callbacks run elsewhere (`rcu_nocbs=`).
+    /// CPUs whose RCU callbacks run elsewhere (`rcu_nocbs=`, `nohz_full=`).
     #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
     pub rcu_nocbs: CpuSet,
     /// What the IOMMU is: `intel`, `amd`, `arm-smmu`, `virtio`, or its name in `/sys/class/iommu`.

@@ -63,3 +63,55 @@ pub struct NetInterface {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ethtool: Option<EthtoolFacts>,
 }
+
+impl NetInterface {
+    /// The speed of its link in Mbit/s; without a link the most that its driver says it can do.
+    /// `None` when neither is told: a card without a link and without a driver's word is neither
+    /// fast nor slow.
+    #[must_use]
+    pub fn speed_or_most(&self) -> Option<u32> {
+        self.speed.or_else(|| {
+            let modes = &self.ethtool.as_ref()?.link.as_ref()?.supported;
+            // `25000baseCR/Full`; what is no speed (`Autoneg`, `FIBRE`) has no `base`.
+            let speeds = modes
+                .iter()
+                .filter_map(|mode| mode.split_once("base")?.0.parse().ok());
+            speeds.max()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::LinkModes;
+
+    #[test]
+    fn without_a_link_the_speed_is_the_most_that_the_driver_tells() {
+        let supported = [
+            "Autoneg",
+            "1000baseKX/Full",
+            "25000baseCR/Full",
+            "FIBRE",
+            "RS",
+        ];
+        let mut interface = NetInterface {
+            ethtool: Some(EthtoolFacts {
+                link: Some(LinkModes {
+                    supported: supported.map(Into::into).to_vec(),
+                    ..LinkModes::default()
+                }),
+                ..EthtoolFacts::default()
+            }),
+            ..NetInterface::default()
+        };
+        assert_eq!(interface.speed_or_most(), Some(25_000));
+        interface.speed = Some(10_000);
+        assert_eq!(
+            interface.speed_or_most(),
+            Some(10_000),
+            "a link is the truth"
+        );
+        assert_eq!(NetInterface::default().speed_or_most(), None);
+    }
+}

@@ -134,5 +134,47 @@ pub enum NodeKind {
         /// Whether it hangs at CXL.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         cxl: bool,
+        /// What memory it is, where its place tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        medium: Option<Medium>,
     },
+}
+
+/// What a memory device is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Medium {
+    /// Persistent memory (NVDIMM).
+    Persistent,
+    /// What firmware set apart for a special purpose: high-bandwidth memory, most of all.
+    SpecialPurpose,
+}
+
+/// How fast a node's memory is reached from the nodes that reach it best, as firmware says it
+/// (HMAT).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MemoryAccess {
+    /// In MB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bandwidth: Option<u64>,
+    /// In MB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bandwidth: Option<u64>,
+    /// In nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_latency: Option<u64>,
+    /// In nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_latency: Option<u64>,
+}
+
+/// A cache in front of a node's memory: high-bandwidth memory as a cache of slower memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SideCache {
+    /// 1 is nearest to the memory.
+    pub level: u32,
+    /// How much.
+    pub size: ByteSize,
 }

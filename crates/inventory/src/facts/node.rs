@@ -3,7 +3,7 @@
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use serde::{Deserialize, Serialize};
 
-use super::NodeKind;
+use super::{MemoryAccess, NodeKind, SideCache};
 
 /// A NUMA node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,12 @@ pub struct NumaNode {
     /// What its memory is, when it is not the server's plain memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<NodeKind>,
+    /// How fast it is, when firmware says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<MemoryAccess>,
+    /// The caches in front of its memory, nearest to the memory first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub side_caches: Vec<SideCache>,
     /// Free memory in blocks of 2 MiB and larger (`/proc/buddyinfo`): what huge pages can be made
     /// of without moving pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +74,8 @@ impl Default for NumaNode {
             allowed: true,
             nearest: CpuSet::new(),
             kind: None,
+            access: None,
+            side_caches: Vec::new(),
             unfragmented: None,
         }
     }

@@ -13,6 +13,8 @@ pub enum Topic {
     /// Which threads there are.
     Threads,
     Cores,
+    /// Which cores are of another kind than others.
+    Kinds,
     Dies,
     Packages,
     Caches,
@@ -22,6 +24,8 @@ pub enum Topic {
     /// Their CPUs; of a node without, those nearest.
     NodeCpus,
     Memory,
+    /// Sizes of the caches in front of memory.
+    SideCaches,
     Distances,
     /// Which functions there are, and what they are.
     Devices,
@@ -119,6 +123,20 @@ pub fn differences(inventory: &Inventory, hwloc: &Reading) -> BTreeMap<Topic, St
         }),
         theirs(Kind::Die),
     );
+    // One kind is what most servers have, and no more is told of it.
+    let kinds = |mut kinds: Vec<String>| {
+        if kinds.len() < 2 {
+            kinds.clear();
+        }
+        kinds
+    };
+    if !hwloc.kinds.is_empty() {
+        compare(
+            Topic::Kinds,
+            kinds(groups(inventory, &shown, |cpu| cpu.kind.clone())),
+            kinds(sorted(hwloc.kinds.iter().cloned())),
+        );
+    }
     caches(inventory, hwloc, &shown, &mut compare);
     nodes(inventory, hwloc, &shown, &mut compare);
     devices(inventory, hwloc, &shown, &mut compare);
@@ -252,6 +270,18 @@ fn nodes(inventory: &Inventory, hwloc: &Reading, shown: &CpuSet, compare: &mut C
             })
             .collect(),
     );
+    let side_caches = ours.iter().flat_map(|node| &node.side_caches);
+    let mut ours_in_front: Vec<String> = side_caches
+        .map(|cache| match hwloc.all_devices {
+            true => cache.size.bytes().to_string(),
+            false => printed(cache.size.bytes()),
+        })
+        .collect();
+    let in_front = hwloc.of(&Kind::SideCache);
+    let mut theirs_in_front: Vec<String> = in_front.iter().filter_map(|o| o.size.clone()).collect();
+    ours_in_front.sort();
+    theirs_in_front.sort();
+    compare(Topic::SideCaches, ours_in_front, theirs_in_front);
     if !hwloc.distances.is_empty() {
         let kept: Vec<usize> = inventory
             .nodes

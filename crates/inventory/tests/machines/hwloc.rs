@@ -18,6 +18,8 @@ pub enum Kind {
     Node,
     /// Level, and `u`, `d` or `i`.
     Cache(u32, char),
+    /// A cache in front of a node's memory.
+    SideCache,
     Pci,
     Bridge,
     Machine,
@@ -35,6 +37,8 @@ pub struct Object {
     pub size: Option<String>,
     /// `0000:00:1f.2 8086:3a20 0101`.
     pub device: Option<String>,
+    /// Number of the kind of a core.
+    core_kind: Option<u32>,
     parent: Option<usize>,
 }
 
@@ -44,6 +48,8 @@ pub struct Reading {
     pub objects: Vec<Object>,
     /// Rows of distances between nodes, and the nodes' numbers.
     pub distances: Vec<Vec<u32>>,
+    /// CPUs of each kind, where cores differ.
+    pub kinds: Vec<CpuSet>,
     /// Whether bridges and devices that are not of interest are there too.
     pub all_devices: bool,
 }
@@ -80,9 +86,19 @@ impl Reading {
                 at = self.objects[j].parent;
             }
         }
+        let mut kinds: BTreeMap<u32, CpuSet> = BTreeMap::new();
+        for object in &self.objects {
+            if let Some(kind) = object.core_kind {
+                kinds.entry(kind).or_default().extend_from(&object.cpus);
+            }
+        }
+        self.kinds.extend(kinds.into_values());
         // Memory and devices hang at something that has CPUs below it, or at one that hangs there.
         for i in 0..self.objects.len() {
-            if matches!(self.objects[i].kind, Kind::Node | Kind::Pci | Kind::Bridge) {
+            if matches!(
+                self.objects[i].kind,
+                Kind::Node | Kind::SideCache | Kind::Pci | Kind::Bridge
+            ) {
                 let parent = self.objects[i].parent.unwrap();
                 self.objects[i].cpus = self.objects[parent].cpus.clone();
             }
@@ -99,6 +115,7 @@ fn kind(name: &str, cache_type: Option<&str>) -> Kind {
         "Core" => Kind::Core,
         "PU" => Kind::Pu,
         "NUMANode" => Kind::Node,
+        "MemCache" | "MemSideCache" => Kind::SideCache,
         "PCI" | "PCIDev" => Kind::Pci,
         "PCIBridge" | "HostBridge" | "Bridge" => Kind::Bridge,
         _ => match name.strip_prefix('L').and_then(|n| n.strip_suffix("Cache")) {
@@ -169,6 +186,7 @@ pub fn console(text: &str) -> Reading {
                     .map(Into::into)
             }),
             device,
+            core_kind: field("cpukind=").and_then(|n| n.parse().ok()),
             parent: above.last().map(|(_, index)| *index),
         });
         above.push((indent, reading.objects.len() - 1));
@@ -222,12 +240,14 @@ pub fn xml(text: &str) -> Reading {
                             cpus: CpuSet::new(),
                             size: field("local_memory").or_else(|| field("cache_size")),
                             device,
+                            core_kind: None,
                             parent: above.last().copied(),
                         });
                         if matches!(event, Event::Start(_)) {
                             above.push(reading.objects.len() - 1);
                         }
                     }
+                    b"cpukind" => reading.kinds.push(mask(&field("cpuset").unwrap())),
                     b"distances2" => {
                         count = field("nbobjs").unwrap().parse().unwrap();
                         values.clear();
@@ -254,6 +274,19 @@ pub fn xml(text: &str) -> Reading {
         }
     }
     reading.finish()
+}
+
+/// `0x00000001,0x000000ff`: words of 32 bits, the highest first; an empty word is zero.
+fn mask(text: &str) -> CpuSet {
+    let mut set = CpuSet::new();
+    for (i, word) in (0u32..).zip(text.rsplit(',')) {
+        let word = u32::from_str_radix(word.trim_start_matches("0x"), 16).unwrap_or(0);
+        let bits = (0..32).filter(|bit| word >> bit & 1 == 1);
+        bits.for_each(|bit| {
+            set.insert(CpuId::new(i * 32 + bit).unwrap());
+        });
+    }
+    set
 }
 
 /// A size as hwloc prints it beside an object: whole KiB below 10 MiB, whole MiB below 10 GiB, and

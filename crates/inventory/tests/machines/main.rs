@@ -5,6 +5,9 @@
 //! The project's own (`tests/machines/ODDITY/`) are servers of the lab: what `bmslice capture` wrote
 //! on each, and what hwloc 2.9 read on it at the same moment, live.
 //!
+//! `made` has small trees that are made here, each with an oddity that no capture has, against what
+//! hwloc 2.9 read of them.
+//!
 //! The others lie beside a checkout (`../shared/machines`), not in it; without them the test says so
 //! and goes on with its own. `BMSLICE_MACHINES` names another folder of the same form: each
 //! `NAME.tar.bz2` with `NAME.console` or `NAME.xml` beside it.
@@ -16,6 +19,9 @@
 
 mod compare;
 mod hwloc;
+mod made;
+#[path = "../tree/mod.rs"]
+mod tree;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -369,6 +369,30 @@ pub fn needs<'a>(inventory: &'a Inventory, address: &str) -> &'a [HostNeed] {
     &function(inventory, address).host_needs
 }
 
+/// CPUs that show topology files alone, as `(file, text)` for each CPU.
+pub fn cpus(count: u32, topology: impl Fn(u32) -> Vec<(&'static str, String)>) -> Tree {
+    let tree = Tree::new();
+    for cpu in 0..count {
+        for (file, text) in topology(cpu) {
+            tree.file(
+                &format!("/sys/devices/system/cpu/cpu{cpu}/topology/{file}"),
+                text,
+            );
+        }
+    }
+    tree.file(
+        "/sys/devices/system/cpu/present",
+        format!("0-{}", count - 1),
+    )
+    .file("/sys/devices/system/cpu/online", format!("0-{}", count - 1));
+    tree
+}
+
+/// `4-7` for four from 4.
+pub fn range(start: u32, length: u32) -> String {
+    format!("{start}-{}", start + length - 1)
+}
+
 /// All notes as text.
 pub fn notes(inventory: &Inventory) -> String {
     inventory

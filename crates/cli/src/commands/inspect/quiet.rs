@@ -1,4 +1,5 @@
-//! The lines of `inspect` on what may disturb quiet cores: clocks, memory, services.
+//! The lines of `inspect` on what may disturb quiet cores or leak from them: clocks, memory,
+//! mitigations, services.
 
 use bmslice_inventory::Inventory;
 use bmslice_model::ByteSize;
@@ -8,6 +9,7 @@ pub(super) fn facts(inventory: &Inventory) -> Vec<(&'static str, String)> {
     [
         ("power", power(inventory)),
         ("memory", memory(inventory)),
+        ("security", security(inventory)),
         ("services", services(inventory)),
     ]
     .into_iter()
@@ -64,6 +66,26 @@ fn memory(inventory: &Inventory) -> String {
     for tier in facts.tiers.iter().filter(|_| facts.tiers.len() > 1) {
         let nodes: Vec<String> = tier.nodes.iter().map(ToString::to_string).collect();
         parts.push(format!("tier {}: nodes {}", tier.id, nodes.join(",")));
+    }
+    parts.join(", ")
+}
+
+/// Microcode, and the vulnerabilities of CPUs that are open.
+fn security(inventory: &Inventory) -> String {
+    let machine = &inventory.machine;
+    let mut parts = Vec::new();
+    parts.extend(machine.microcode.as_ref().map(|m| format!("microcode {m}")));
+    let known = &machine.vulnerabilities;
+    if !known.is_empty() {
+        let open: Vec<&str> = known
+            .iter()
+            .filter(|(_, text)| text.contains("ulnerable"))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        parts.push(match open.len() {
+            0 => format!("none of {} known vulnerabilities open", known.len()),
+            _ => format!("open: {}", open.join(" ")),
+        });
     }
     parts.join(", ")
 }
