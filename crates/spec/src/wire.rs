@@ -100,8 +100,11 @@ pub(crate) enum Isolation {
 )]
 #[schemars(rename = "Slice", extend("required" = ["name", "vcpus", "memory", "image"]))]
 pub(crate) struct Slice {
-    /// Its name and its libvirt domain's.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    /// Its name and its libvirt domain's; not digits alone, which libvirt's tools take for an id.
+    #[schemars(
+        regex(pattern = r"^([A-Za-z]|[0-9]+[A-Za-z_.-])[A-Za-z0-9_.-]*$"),
+        length(max = 63)
+    )]
     pub name: Field<String>,
     /// Whose it is. Siblings of one core never go to two tenants. A slice without a tenant is a
     /// tenant of its own.
@@ -201,14 +204,14 @@ pub(crate) struct IoThreads {
     pub count: Field<i64>,
     /// Where they run.
     #[schemars(extend("default" = "emulator"))]
-    pub on: Field<IoThreadsOn>,
+    pub place: Field<IoThreadsPlace>,
 }
 
 /// Where IOThreads run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", rename = "a place for IOThreads")]
-#[schemars(rename = "IoThreadsOn")]
-pub(crate) enum IoThreadsOn {
+#[schemars(rename = "IoThreadsPlace")]
+pub(crate) enum IoThreadsPlace {
     /// On the emulator's cores.
     Emulator,
 }
@@ -292,7 +295,8 @@ pub(crate) struct Nic {
 #[serde(rename = "\u{1}either", rename_all = "camelCase")]
 #[schemars(rename = "Device", untagged)]
 pub(crate) enum Device {
-    /// An interface's name (`eno2`) or a PCI address (`0000:01:00.1`).
+    /// An interface's name (`eno2`) or a PCI address (`"0000:01:00.1"`, in quotes: without them
+    /// YAML 1.1 reads a number of sexagesimal digits).
     Text(String),
     /// By fields.
     Fields(DeviceFields),
@@ -308,7 +312,7 @@ pub(crate) enum Device {
 )]
 #[schemars(rename = "DeviceFields")]
 pub(crate) struct DeviceFields {
-    /// By PCI address: `0000:01:00.0`.
+    /// By PCI address: `"0000:01:00.0"`.
     #[schemars(regex(
         pattern = r"^([0-9A-Fa-f]{1,8}:)?[0-9A-Fa-f]{1,2}:[01]?[0-9A-Fa-f]\.[0-7]$"
     ))]
