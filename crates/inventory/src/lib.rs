@@ -9,6 +9,7 @@ mod boot;
 mod cache;
 mod capture;
 mod cgroup;
+mod contradictions;
 mod cpu;
 mod device;
 mod ethtool;
@@ -32,6 +33,7 @@ mod scan;
 mod topology;
 
 pub use capture::{Capture, CaptureError};
+pub use contradictions::{Contradiction, contradictions};
 pub use facts::*;
 pub use libvirt::libvirt_facts;
 pub use read::{CapturedInventory, LiveInventory, Probes, ReadError, read};
