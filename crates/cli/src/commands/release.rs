@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 /// What was given back, for programs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct GivenBack {
     undone: usize,
@@ -62,7 +62,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     }
     let is_ours = |path| machine.root().exists(path);
     let anything = is_ours(bmslice_apply::JOURNAL) || is_ours(bmslice_apply::PLAN);
-    if !arguments.yes && anything {
+    if !anything && arguments.slices.is_empty() {
+        return tell(&GivenBack::default(), context);
+    }
+    if !arguments.yes {
         let images = if arguments.delete_images {
             ", and their disks are DELETED"
         } else {
@@ -104,7 +107,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         kept,
         until_reboot: until_reboot.iter().map(ToString::to_string).collect(),
     };
-    context.output.data(&given, || page(&given, context))?;
+    tell(&given, context)
+}
+
+fn tell(given: &GivenBack, context: &Context) -> Result<Exit, Failure> {
+    context.output.data(given, || page(given, context))?;
     Ok(Exit::Done)
 }
 
