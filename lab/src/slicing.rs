@@ -57,7 +57,7 @@ slices:
   - name: blue-worker1
     tenant: blue
 {blue_body}    nics:
-      - vf: {{ of: {blue_pci}, vlan: {blue_vlan}, mac: auto, trust: false }}  # the NIC adds the tag
+      - vf: {{ of: \"{blue_pci}\", vlan: {blue_vlan}, mac: auto, trust: false }}  # the NIC adds the tag
         fabric: {{ port: {blue_port}, vlan: {blue_vlan} }}
         network: {{ addresses: [10.102.0.12/24] }}
 {image}",
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(text.matches("vcpus: 8\n").count(), 2, "{text}");
         assert_eq!(text.matches("emulator: { cores: 1 }").count(), 2, "{text}");
         assert!(text.contains("numa: { node: 0 }") && text.contains("numa: { node: 1 }"));
-        assert!(text.contains("of: 0000:82:00.0, vlan: 102") && text.contains("port: n1p1"));
+        assert!(text.contains("of: \"0000:82:00.0\", vlan: 102") && text.contains("port: n1p1"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Whose each CPU is (planning rules 1, 2, 3 and 5).
 
-use bmslice_model::{CpuId, CpuSet};
+use bmslice_model::{CpuId, CpuSet, count};
 use bmslice_spec::Isolation;
 
 use crate::{Case, Found, Invariant};
@@ -31,7 +31,7 @@ fn host_reserve(case: &Case<'_>, found: &mut Found) {
     }
 
     let asked = case.spec.host.reserve_cores as usize;
-    let mut count = |place: &str, cores: &[&CpuSet]| {
+    let mut judge = |place: &str, cores: &[&CpuSet]| {
         // A core that this process may not use cannot go to a slice, so it may stay with the host
         // beyond the reserve.
         let spare = cores
@@ -41,11 +41,13 @@ fn host_reserve(case: &Case<'_>, found: &mut Found) {
         if cores.len() < asked {
             let have = cores.len();
             found.host(format!(
-                "the host has {have} cores {place}, asked were {asked}"
+                "the host has {} {place}, asked were {asked}",
+                count(have, "core")
             ));
         } else if spare > asked {
             found.host(format!(
-                "the host has {spare} cores {place}, asked were only {asked}"
+                "the host has {} {place}, asked were only {asked}",
+                count(spare, "core")
             ));
         }
     };
@@ -55,10 +57,10 @@ fn host_reserve(case: &Case<'_>, found: &mut Found) {
                 .iter()
                 .filter(|core| core.first().and_then(|cpu| server.node(cpu)) == Some(node.id))
                 .collect();
-            count(&format!("on node {}", node.id), &local);
+            judge(&format!("on node {}", node.id), &local);
         }
     } else {
-        count("in all", &cores.iter().collect::<Vec<_>>());
+        judge("in all", &cores.iter().collect::<Vec<_>>());
     }
 }
 
@@ -215,7 +217,7 @@ fn pool(case: &Case<'_>, found: &mut Found) {
             let have = slice.iothreads.len();
             found.slice(
                 slice,
-                format!("it has {have} IOThreads, asked were {asked}"),
+                format!("it has {}, asked were {asked}", count(have, "IOThread")),
             );
         }
         if slice.emulator.is_empty() {
@@ -254,7 +256,10 @@ fn pool(case: &Case<'_>, found: &mut Found) {
             let (have, asked) = (cores.len(), spec.emulator_cores);
             found.slice(
                 slice,
-                format!("emulator and IOThreads have {have} cores, asked were {asked}"),
+                format!(
+                    "emulator and IOThreads have {}, asked were {asked}",
+                    count(have, "core")
+                ),
             );
         }
         let vcpus = slice.vcpu_cpus();

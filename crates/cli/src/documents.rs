@@ -10,6 +10,7 @@ use bmslice_spec::Slicing;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::files;
+use crate::own::Own;
 
 /// What a file holds that may be either.
 pub(crate) enum Document {
@@ -22,7 +23,7 @@ pub(crate) enum Document {
 /// Reads a spec.
 pub(crate) fn spec(path: &Path) -> Result<Slicing, Failure> {
     let bytes = files::read(path, "a spec")?;
-    match format(&bytes) {
+    match Own::read(&String::from_utf8_lossy(&bytes)).format {
         Some(format) => Err(not(path, "a spec", &format)),
         None => spec_of(path, &bytes),
     }
@@ -31,20 +32,22 @@ pub(crate) fn spec(path: &Path) -> Result<Slicing, Failure> {
 /// Reads a plan file.
 pub(crate) fn plan(path: &Path) -> Result<Plan, Failure> {
     let bytes = files::read(path, "a plan")?;
-    match format(&bytes) {
-        Some(format) if !format.starts_with("bmslice/plan/") => Err(not(path, "a plan", &format)),
-        _ => plan_of(path, &bytes),
+    let text = String::from_utf8_lossy(&bytes);
+    let own = Own::read(&text);
+    match &own.format {
+        Some(format) if !own.is_plan() => Err(not(path, "a plan", format)),
+        _ => plan_of(path, &own),
     }
 }
 
 /// Reads a spec or a plan file, whichever it is.
 pub(crate) fn spec_or_plan(path: &Path) -> Result<Document, Failure> {
     let bytes = files::read(path, "a spec or plan")?;
-    match format(&bytes) {
-        Some(format) if format.starts_with("bmslice/plan/") => {
-            plan_of(path, &bytes).map(|plan| Document::Plan(Box::new(plan)))
-        }
-        Some(format) => Err(not(path, "a spec or plan", &format)),
+    let text = String::from_utf8_lossy(&bytes);
+    let own = Own::read(&text);
+    match &own.format {
+        Some(_) if own.is_plan() => plan_of(path, &own).map(|plan| Document::Plan(Box::new(plan))),
+        Some(format) => Err(not(path, "a spec or plan", format)),
         None => spec_of(path, &bytes).map(Document::Spec),
     }
 }
@@ -58,9 +61,9 @@ fn spec_of(path: &Path, bytes: &[u8]) -> Result<Slicing, Failure> {
     Ok(Slicing::parse_bytes(&name, bytes)?)
 }
 
-fn plan_of(path: &Path, bytes: &[u8]) -> Result<Plan, Failure> {
-    Plan::parse(&String::from_utf8_lossy(bytes)).map_err(|error| {
-        let failure = Failure::refused(format!("`{}`: {error}", path.display()));
+fn plan_of(path: &Path, own: &Own<'_>) -> Result<Plan, Failure> {
+    Plan::parse(own.json()).map_err(|error| {
+        let failure = Failure::refused(format!("`{}`: {}", path.display(), own.said(&error)));
         match error {
             PlanFileError::Malformed(_) => {
                 failure.hint("`bmslice plan SPEC --out FILE` writes one")
@@ -73,14 +76,12 @@ fn plan_of(path: &Path, bytes: &[u8]) -> Result<Plan, Failure> {
 /// Whether a file holds a plan, of whatever version.
 pub(crate) fn is_plan(path: &Path) -> Result<bool, Failure> {
     let bytes = files::read(path, "an inventory or a plan")?;
-    Ok(format(&bytes).is_some_and(|format| format.starts_with("bmslice/plan/")))
+    Ok(Own::read(&String::from_utf8_lossy(&bytes)).is_plan())
 }
 
-/// The `format` of one of our own files; a spec has none.
-fn format(bytes: &[u8]) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let format = value.get("format")?.as_str()?;
-    format.starts_with("bmslice/").then(|| format.to_owned())
+/// Whether a file holds a plan that can be read, so that another one may take its place.
+pub(crate) fn holds_plan(bytes: &[u8]) -> bool {
+    Plan::parse(Own::read(&String::from_utf8_lossy(bytes)).json()).is_ok()
 }
 
 fn not(path: &Path, wanted: &str, format: &str) -> Failure {
@@ -134,7 +135,7 @@ pub(crate) fn judged(spec: &Slicing, inventory: &Inventory, plan: &Plan) -> Resu
         |all, violation| format!("{all}\n  - {violation}"),
     );
     Err(Failure::failed(all).hint(
-        "this is a mistake of bmslice: report it with the spec and `bmslice inspect -o json`",
+        "this is a mistake of bmslice, unless the inventory was changed by hand: report it with the spec and `bmslice inspect -o json`",
     ))
 }
 

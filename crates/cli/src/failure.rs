@@ -7,18 +7,28 @@ use bmslice_spec::SpecErrors;
 
 use crate::exit::Exit;
 use crate::output::style;
+use crate::tables::count;
 
 /// A failure, ready to be told.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Mistakes in the user's file, which know their places.
     Spec(Box<SpecErrors>),
+    /// Several reasons at once, each with what to do about it.
+    Several { exit: Exit, reasons: Vec<Reason> },
     /// Anything else.
     Message {
         exit: Exit,
         text: String,
         hints: Vec<String>,
     },
+}
+
+/// One of several reasons.
+#[derive(Debug)]
+pub(crate) struct Reason {
+    pub text: String,
+    pub hint: Option<String>,
 }
 
 impl Failure {
@@ -51,7 +61,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Spec(_) => Exit::Refused,
-            Self::Message { exit, .. } => *exit,
+            Self::Message { exit, .. } | Self::Several { exit, .. } => *exit,
         }
     }
 
@@ -59,6 +69,7 @@ impl Failure {
     pub(crate) fn render(&self, color: bool) -> String {
         match self {
             Self::Spec(errors) => errors.render(color),
+            Self::Several { reasons, .. } => several(reasons, color),
             Self::Message { text, hints, .. } => {
                 let mut all = format!("{}: {text}\n", style::error("error", color));
                 for (i, hint) in hints.iter().enumerate() {
@@ -73,8 +84,52 @@ impl Failure {
     }
 }
 
+/// A hint stands below its reason; one that is the next reason's, too, below the last of these.
+fn several(reasons: &[Reason], color: bool) -> String {
+    let mut all = format!(
+        "{}: {} stand in the way\n",
+        style::error("error", color),
+        count(reasons.len(), "thing")
+    );
+    for (i, reason) in reasons.iter().enumerate() {
+        all.push_str(&format!("  - {}\n", reason.text.replace('\n', "\n    ")));
+        let Some(hint) = &reason.hint else { continue };
+        if reasons.get(i + 1).and_then(|next| next.hint.as_ref()) != Some(hint) {
+            all.push_str(&format!("    {}: {hint}\n", style::hint("hint", color)));
+        }
+    }
+    all
+}
+
 impl From<SpecErrors> for Failure {
     fn from(errors: SpecErrors) -> Self {
         Self::Spec(Box::new(errors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_hint_stands_below_its_own_reason() {
+        let reason = |text: &str, hint: Option<&str>| Reason {
+            text: text.into(),
+            hint: hint.map(Into::into),
+        };
+        let failure = Failure::Several {
+            exit: Exit::Failed,
+            reasons: vec![
+                reason("no root", Some("use sudo")),
+                reason("no a.qcow2", Some("fetch it")),
+                reason("no b.qcow2", Some("fetch it")),
+                reason("no luck", None),
+            ],
+        };
+        let said = "error: 4 things stand in the way\n\
+                    \x20 - no root\n    hint: use sudo\n\
+                    \x20 - no a.qcow2\n  - no b.qcow2\n    hint: fetch it\n\
+                    \x20 - no luck\n";
+        assert_eq!(failure.render(false), said);
     }
 }

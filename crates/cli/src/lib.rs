@@ -14,6 +14,7 @@ pub mod exit;
 mod failure;
 mod files;
 mod output;
+mod own;
 mod picture;
 mod plan_change;
 mod plan_page;

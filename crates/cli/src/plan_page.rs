@@ -3,11 +3,11 @@
 use bmslice_model::{CpuId, CpuSet};
 use bmslice_plan::{DeviceRef, Level, NicPlan, Plan, SlicePlan};
 use bmslice_spec::{ImageFrom, Isolation, Setup};
-use comfy_table::Table;
+use comfy_table::{ColumnConstraint, Table};
 
 use crate::output::{Output, style};
 use crate::plan_change::{changes, is_nothing};
-use crate::tables::{Page, or_dash, table};
+use crate::tables::{Page, count, or_dash, table};
 
 /// The whole page; `previous` is the plan in force.
 pub(crate) fn page(plan: &Plan, previous: Option<&Plan>, output: &Output) -> String {
@@ -88,7 +88,7 @@ fn host(plan: &Plan) -> Vec<(&'static str, String)> {
     for split in &host.split {
         facts.push((
             "split",
-            format!("{} into {} VFs", device(&split.device), split.vfs),
+            format!("{} into {}", device(&split.device), count(split.vfs, "VF")),
         ));
     }
     if let Some(first) = host.queues.first() {
@@ -192,6 +192,9 @@ fn memory(plan: &Plan, output: &Output) -> Table {
     table
 }
 
+/// Which column of the NICs says whether a VF is trusted.
+const TRUST: usize = 6;
+
 fn nics(plan: &Plan, output: &Output) -> Table {
     let mut table = table(
         output,
@@ -202,13 +205,21 @@ fn nics(plan: &Plan, output: &Output) -> Table {
             "where",
             "MAC",
             "VLAN",
+            "trust",
             "on the fabric…",
         ],
     );
+    // Only a VF is trusted or not; without one the room is the others'.
+    let mut all = plan.slices().iter().flat_map(|slice| &slice.nics);
+    if !all.any(|nic| matches!(nic, NicPlan::Vf { .. }))
+        && let Some(trust) = table.column_mut(TRUST)
+    {
+        trust.set_constraint(ColumnConstraint::Hidden);
+    }
     for slice in plan.slices() {
         for nic in &slice.nics {
             let common = nic.common();
-            let (what, node, vlan) = match nic {
+            let (what, node, vlan, trust) = match nic {
                 NicPlan::Passthrough {
                     device: d, group, ..
                 } => {
@@ -217,21 +228,23 @@ fn nics(plan: &Plan, output: &Output) -> Table {
                         let group: Vec<String> = group.iter().map(ToString::to_string).collect();
                         what.push_str(&format!(" with {}", group.join(", ")));
                     }
-                    (what, d.node, None)
+                    (what, d.node, None, None)
                 }
                 NicPlan::Vf {
                     pf,
                     index,
                     address,
                     vlan,
+                    trust,
                     ..
                 } => (
                     format!("VF {index} {address} of {}", device(pf)),
                     pf.node,
                     *vlan,
+                    Some(if *trust { "yes" } else { "no" }),
                 ),
                 NicPlan::Virtio { network, .. } => {
-                    (format!("virtio on network {network}"), None, None)
+                    (format!("virtio on network {network}"), None, None, None)
                 }
             };
             let place = match (nic, common.local) {
@@ -247,6 +260,7 @@ fn nics(plan: &Plan, output: &Output) -> Table {
                 place.into(),
                 or_dash(common.mac),
                 or_dash(vlan),
+                or_dash(trust),
                 fabric(nic),
             ]);
         }

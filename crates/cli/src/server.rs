@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use bmslice_host::{ArchiveError, Limits, LiveMachine, Machine, Root};
-use bmslice_inventory::{CapturedInventory, Inventory, LiveInventory, ReadError};
+use bmslice_inventory::{
+    CapturedInventory, Contradiction, Inventory, LiveInventory, ReadError, contradictions,
+};
 use clap::Args;
 
 use crate::Context;
 use crate::failure::Failure;
 use crate::files;
+use crate::own::Own;
 
 /// Where to read the server from; this one when nothing is given.
 #[derive(Debug, Clone, Args)]
@@ -93,21 +96,46 @@ pub(crate) fn captured_root(root: &std::path::Path) -> Result<Root, Failure> {
     })
 }
 
+/// What writes an inventory file.
+const ANEW: &str = "`bmslice inspect -o json` on the server writes one";
+
 /// An inventory file.
 pub(crate) fn from_file(file: &std::path::Path) -> Result<Inventory, Failure> {
     let text = files::read_text(file, "an inventory")?;
-    CapturedInventory::from_json(&text)
-        .map(CapturedInventory::into_inner)
-        .map_err(|error| {
-            let shown = file.display();
-            let failure = Failure::refused(format!("`{shown}`: {error}"));
-            match error {
-                ReadError::Malformed(_) if !text.trim_start().starts_with('{') => failure
-                    .hint("an inventory is read as JSON: write it with `bmslice inspect -o json`"),
-                ReadError::Malformed(_) => {
-                    failure.hint("`bmslice inspect -o json` on the server writes one")
-                }
-                _ => failure,
-            }
-        })
+    let own = Own::read(&text);
+    let shown = file.display();
+    let inventory = CapturedInventory::from_json(own.json()).map_err(|error| {
+        let failure = Failure::refused(format!("`{shown}`: {}", own.said(&error)));
+        match error {
+            ReadError::Malformed(_) => failure.hint(ANEW),
+            _ => failure,
+        }
+    })?;
+    let inventory = inventory.into_inner();
+    let odd = contradictions(&inventory);
+    if odd.is_empty() {
+        return Ok(inventory);
+    }
+    Err(edited(&shown.to_string(), &odd))
+}
+
+/// How many contradictions are told: the first ones are those that were made, the others follow.
+const TOLD: usize = 6;
+
+/// A file that bmslice did not write as it is.
+fn edited(shown: &str, odd: &[Contradiction]) -> Failure {
+    let mut text = format!(
+        "`{shown}` was changed after bmslice wrote it: {} what the rest says",
+        match odd {
+            [_] => "one part of it contradicts",
+            _ => "parts of it contradict",
+        }
+    );
+    for part in odd.iter().take(TOLD) {
+        text.push_str(&format!("\n  - {part}"));
+    }
+    if odd.len() > TOLD {
+        text.push_str(&format!("\n  - and {} more", odd.len() - TOLD));
+    }
+    Failure::refused(text).hint(format!("{ANEW}; or change the other part, too"))
 }

@@ -136,18 +136,19 @@ impl Usage {
             (
                 "CPUs",
                 format!(
-                    "{} of {} run vCPUs ({})",
+                    "{} of {} {} vCPUs ({})",
                     self.vcpus,
                     self.cpus,
+                    if self.vcpus == 1 { "runs" } else { "run" },
                     percent(self.vcpus, self.cpus)
                 ),
             ),
             (
                 "one worker a server",
                 format!(
-                    "the {one} largest of these slices, {} of {} CPUs ({}); all {} would need as many servers",
+                    "the {one} largest of these slices, {} of {} ({}); all {} would need as many servers",
                     self.one_worker_vcpus,
-                    self.cpus,
+                    count(self.cpus, "CPU"),
                     percent(self.one_worker_vcpus, self.cpus),
                     self.placed
                 ),

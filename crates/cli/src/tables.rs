@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+pub(crate) use bmslice_model::count;
+
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
 use crate::output::{Output, style};
@@ -119,15 +121,6 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
 /// A value, or a dash.
 pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
-}
-
-/// `1 slice`, `2 slices`.
-pub(crate) fn count(number: usize, what: &str) -> String {
-    if number == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{number} {what}s")
-    }
 }
 
 #[cfg(test)]

@@ -131,6 +131,27 @@ fn the_example_plan_is_what_the_command_makes_of_the_example_spec() {
     );
 }
 
+/// The lab's server is an example, so that its spec can be planned without it.
+#[test]
+fn the_example_of_the_labs_server_is_what_its_capture_is_read_as() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let capture = "tests/machines/two-nodes-with-vfs-and-pages/server.tar.gz";
+    let output = Command::new(env!("CARGO_BIN_EXE_bmslice"))
+        .args(["inspect", "-o", "json", "--root"])
+        .arg(repository.join(capture))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let example = repository.join("examples/lab-server.json");
+    if std::env::var_os("BMSLICE_BLESS").is_some() {
+        fs::write(&example, &output.stdout).unwrap();
+    }
+    assert!(
+        output.stdout == fs::read(example).unwrap(),
+        "examples/lab-server.json is of another reading"
+    );
+}
+
 /// Where two texts part, with the lines around it.
 fn first_difference(before: &str, now: &str) -> String {
     let same = before

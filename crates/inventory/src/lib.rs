@@ -9,6 +9,7 @@ mod boot;
 mod cache;
 mod capture;
 mod cgroup;
+mod contradictions;
 mod cpu;
 mod device;
 mod ethtool;
@@ -34,6 +35,7 @@ mod sound;
 mod topology;
 
 pub use capture::{Capture, CaptureError};
+pub use contradictions::{Contradiction, contradictions};
 pub use ethtool::nic_channels;
 pub use facts::*;
 pub use libvirt::libvirt_facts;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bmslice_model::{CpuSet, IommuGroupId, NumaNodeId, PciAddress, PciId};
+use bmslice_model::{CpuSet, IommuGroupId, NumaNodeId, PciAddress, PciId, count};
 
 use crate::facts::{PciFunction, Sriov};
 use crate::scan::{Scan, numbered};
@@ -194,8 +194,9 @@ fn sriov(scan: &mut Scan, folder: &str, entries: &[String]) -> Option<Sriov> {
         scan.note(
             folder,
             format!(
-                "sriov_numvfs says {current}, and {} VFs are there",
-                vfs.len()
+                "sriov_numvfs says {current}, and {} {} there",
+                count(vfs.len(), "VF"),
+                if vfs.len() == 1 { "is" } else { "are" }
             ),
         );
     }

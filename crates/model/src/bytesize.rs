@@ -26,6 +26,14 @@ pub enum ByteSizeError {
         /// What would be right.
         hint: String,
     },
+    /// A fraction of a unit.
+    #[error("`{text}` is not a whole number: {hint}")]
+    Fraction {
+        /// The whole text.
+        text: String,
+        /// What would be right.
+        hint: String,
+    },
     /// More than 64 bits.
     #[error("`{0}` is larger than any machine's memory or disk (the limit is 8 EiB)")]
     TooLarge(String),
@@ -129,6 +137,12 @@ impl FromStr for ByteSize {
             return Err(ByteSizeError::Malformed(text.into()));
         }
         let (number, unit) = (&trimmed[..digits], trimmed[digits..].trim());
+        if let Some(rest) = unit.strip_prefix(['.', ',']) {
+            return Err(ByteSizeError::Fraction {
+                text: text.into(),
+                hint: whole_hint(number, rest),
+            });
+        }
         if unit.is_empty() {
             return Err(ByteSizeError::NoUnit(number.into()));
         }
@@ -149,15 +163,48 @@ impl FromStr for ByteSize {
     }
 }
 
-fn unit_hint(number: &str, unit: &str) -> String {
-    let meant = match unit.chars().next().map(|c| c.to_ascii_lowercase()) {
-        Some('t') => "TiB",
-        Some('g') => "GiB",
-        Some('m') => "MiB",
-        Some('k') => "KiB",
-        _ => return "write `KiB`, `MiB`, `GiB` or `TiB`".into(),
+/// The size that a fraction means, in whole units, or the nearest ones to it.
+fn whole_hint(whole: &str, rest: &str) -> String {
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, unit) = (&rest[..digits], rest[digits..].trim());
+    let usual = || "write a whole number and a unit, as `8GiB`".to_owned();
+    let Some((_, shift)) = meant(unit) else {
+        return usual();
     };
-    format!("write `{number}{meant}`")
+    // Nine digits of each are exact here, and nobody means more.
+    let (Ok(whole), Ok(part), Ok(places @ 0..=9)) = (
+        whole.parse::<u32>(),
+        format!("0{fraction}").parse::<u32>(),
+        u32::try_from(fraction.len()),
+    ) else {
+        return usual();
+    };
+    let parts = 10u128.pow(places);
+    let all = (u128::from(whole) * parts + u128::from(part)) << shift;
+    // Down to the unit below: a tenth of a GiB is no whole number of bytes.
+    let step = 1u128 << shift.saturating_sub(10);
+    let less = all / (parts * step) * step;
+    let size = |bytes: u128| u64::try_from(bytes).map(ByteSize);
+    match (all == less * parts, size(less), size(less + step)) {
+        (true, Ok(size), _) => format!("write `{size}`"),
+        (false, Ok(less), Ok(more)) if less == ByteSize::ZERO => format!("write `{more}`"),
+        (false, Ok(less), Ok(more)) => format!("write `{less}` or `{more}`"),
+        _ => usual(),
+    }
+}
+
+fn unit_hint(number: &str, unit: &str) -> String {
+    match meant(unit) {
+        Some((meant, _)) => format!("write `{number}{meant}`"),
+        None => "write `KiB`, `MiB`, `GiB` or `TiB`".into(),
+    }
+}
+
+/// The binary unit that begins as this one does.
+fn meant(unit: &str) -> Option<(&'static str, u32)> {
+    let first = unit.chars().next()?.to_ascii_uppercase();
+    let binary = UNITS.iter().filter(|(_, shift)| *shift > 0);
+    binary.copied().find(|(name, _)| name.starts_with(first))
 }
 
 impl TryFrom<String> for ByteSize {
@@ -198,6 +245,25 @@ mod tests {
             "`g` in `8g` is not a unit of size: write `8GiB`"
         );
         assert_eq!(says("8"), "`8` has no unit: write `8GiB`, `8MiB` or `8KiB`");
+        for (text, right) in [
+            ("8.5GiB", "`8704MiB`"),
+            ("8,5 GiB", "`8704MiB`"),
+            ("8.0GiB", "`8GiB`"),
+            ("0.5TiB", "`512GiB`"),
+            ("8.3GiB", "`8499MiB` or `8500MiB`"),
+            ("0.0001GiB", "`1MiB`"),
+            ("8.5GB", "`8704MiB`"),
+            ("8.5B", "a whole number and a unit, as `8GiB`"),
+            ("8.5", "a whole number and a unit, as `8GiB`"),
+            ("99999999999.5GiB", "a whole number and a unit, as `8GiB`"),
+            (
+                "8.99999999999999GiB",
+                "a whole number and a unit, as `8GiB`",
+            ),
+        ] {
+            let wanted = format!("`{text}` is not a whole number: write {right}");
+            assert_eq!(says(text), wanted);
+        }
         assert_eq!(
             says("-1GiB"),
             "`-1GiB` is not a size: write a whole number and a unit, as `8GiB`"

@@ -12,6 +12,7 @@ mod ids;
 mod names;
 mod net;
 mod pci;
+mod words;
 
 pub use bytesize::{ByteSize, ByteSizeError};
 pub use cmdline::{CmdlineError, KernelArg, KernelCmdline};
@@ -20,3 +21,4 @@ pub use ids::{CpuId, IdError, IommuGroupId, NumaNodeId};
 pub use names::{NameError, SliceName, TenantName};
 pub use net::{MacAddress, MacError, VlanError, VlanId};
 pub use pci::{PciAddress, PciAddressError, PciId};
+pub use words::{count, cpus};

@@ -17,6 +17,12 @@ pub enum NameError {
     /// More than 63 characters: a guest's host name comes from it (RFC 1123).
     #[error("the name `{0}` has {len} characters; at most 63 are allowed", len = .0.chars().count())]
     TooLong(String),
+    /// Digits alone: `virsh` and its like take them for the number of a running domain, whichever
+    /// has it.
+    #[error(
+        "the name `{0}` is a number, which `virsh` takes for a running domain's id: put a letter in front, as `slice-{0}`"
+    )]
+    Number(String),
     /// A character that a domain, file or argument cannot carry safely.
     #[error(
         "`{character}` cannot be in the name `{name}`: letters, digits, `-`, `_` and `.` can, after a letter or digit in front"
@@ -50,8 +56,17 @@ fn checked(name: &str) -> Result<String, NameError> {
     Ok(name.into())
 }
 
+/// As [`checked`]; a domain is named, too.
+fn checked_domain(name: &str) -> Result<String, NameError> {
+    let name = checked(name)?;
+    if name.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(NameError::Number(name));
+    }
+    Ok(name)
+}
+
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $checked:ident) => {
         $(#[$doc])*
         #[derive(
             Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
@@ -71,14 +86,14 @@ macro_rules! name {
         impl FromStr for $name {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
-                checked(text).map(Self)
+                $checked(text).map(Self)
             }
         }
 
         impl TryFrom<String> for $name {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {
-                checked(&text).map(Self)
+                $checked(&text).map(Self)
             }
         }
 
@@ -98,11 +113,11 @@ macro_rules! name {
 
 name! {
     /// A slice's name, which is its libvirt domain's too: `Red_k8s_cluster_worker1`.
-    SliceName
+    SliceName, checked_domain
 }
 name! {
     /// Whose slice it is. Siblings of one core never go to two tenants.
-    TenantName
+    TenantName, checked
 }
 
 impl SliceName {
@@ -135,5 +150,15 @@ mod tests {
         for bad in ["", "-x", "a/b", "a b", "..", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<SliceName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_slice_is_no_number_and_a_tenant_may_be() {
+        let error = "12".parse::<SliceName>().unwrap_err();
+        assert!(error.to_string().contains("`slice-12`"), "{error}");
+        for good in ["12a", "1.2", "a12", "1_2", "0x12"] {
+            assert!(good.parse::<SliceName>().is_ok(), "{good}");
+        }
+        assert!("12".parse::<TenantName>().is_ok());
     }
 }

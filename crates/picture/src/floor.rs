@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bmslice_inventory::{Cache, CacheKind, Inventory, PciFunction};
-use bmslice_model::{ByteSize, CpuId, CpuSet, NumaNodeId};
+use bmslice_model::{ByteSize, CpuId, CpuSet, NumaNodeId, count};
 use bmslice_plan::{NicPlan, Plan};
 
 use crate::owner::{Owner, Owners, letter};
@@ -226,7 +226,7 @@ fn title(inventory: &Inventory) -> String {
     parts.extend(machine.product.clone());
     parts.extend(machine.cpu_model.clone());
     let online = inventory.cpus.iter().filter(|cpu| cpu.online).count();
-    parts.push(format!("{online} CPUs"));
+    parts.push(count(online, "CPU"));
     parts.retain(|part| !part.is_empty());
     parts.join(", ")
 }
@@ -419,15 +419,14 @@ fn device(
                 .find(|split| split.device.address == function.address)
         })
         .map(|split| split.vfs);
-    let count = planned.or(function.sriov.as_ref().map(|sriov| sriov.current));
-    if let Some(count) = count.filter(|count| *count > 0) {
-        let plural = if count == 1 { "" } else { "s" };
+    let vfs = planned.or(function.sriov.as_ref().map(|sriov| sriov.current));
+    if let Some(vfs) = vfs.filter(|vfs| *vfs > 0) {
         let whose = if taken.is_empty() {
             String::new()
         } else {
             format!(": {}", taken.join(" "))
         };
-        lines.push(format!("{count} VF{plural}{whose}"));
+        lines.push(format!("{}{whose}", count(vfs, "VF")));
     }
     Device {
         lines,

@@ -129,7 +129,7 @@ fn cores_needed(site: &Site<'_>, slice: &SliceSpec, demand: &Demand) -> String {
                 if cells == 2 {
                     "another".into()
                 } else {
-                    format!("each of {} others", cells - 1)
+                    format!("each of {}", count(cells - 1, "other"))
                 },
             )
         }
@@ -162,7 +162,7 @@ fn cores_needed(site: &Site<'_>, slice: &SliceSpec, demand: &Demand) -> String {
 }
 
 fn whole_cores(cores: u32) -> String {
-    count(cores as usize, "whole core")
+    count(cores, "whole core")
 }
 
 /// `4 whole cores of 2 threads and 1 of 1`.

@@ -4,7 +4,7 @@
 //! and its takes (how many cores of each class a cell may use). Keeps true: a take covers exactly
 //! what is asked, with no core too many.
 
-use bmslice_model::{ByteSize, NumaNodeId};
+use bmslice_model::{ByteSize, NumaNodeId, count};
 use bmslice_spec::{Numa, SliceSpec, Smt};
 
 use crate::devices::Want;
@@ -57,7 +57,7 @@ impl Demand {
             return Err(Refusal::Uneven {
                 slice: spec.name.clone(),
                 cells,
-                what: format!("{} vCPUs", spec.vcpus),
+                what: count(spec.vcpus, "vCPU"),
                 near: format!("write `vcpus: {}`", spec.vcpus.next_multiple_of(cells)),
             });
         }

@@ -27,6 +27,7 @@ pub mod fleet;
 mod function;
 mod identity;
 mod kernel;
+mod kinds;
 mod layout;
 mod memory;
 mod problem;

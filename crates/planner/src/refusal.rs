@@ -8,7 +8,7 @@ use bmslice_plan::PlanFileError;
 use thiserror::Error;
 
 use crate::change::Change;
-use crate::text::{and, named, ticked};
+use crate::text::{and, count, named, ticked};
 
 /// A physical function that is there, for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum Refusal {
         uuid: String,
     },
     /// More reserve than there are cores.
-    #[error("the host is to keep {asked} whole cores {of} has {has}")]
+    #[error("the host is to keep {} {of} has {has}", count(*.asked, "whole core"))]
     Reserve {
         /// Whole cores.
         asked: u32,
@@ -307,7 +307,7 @@ pub enum Refusal {
         nodes: Vec<NumaNodeId>,
     },
     /// More cells than nodes.
-    #[error("slice `{slice}` is to be spread over {cells} NUMA nodes; the server has {}", numbers(.nodes))]
+    #[error("slice `{slice}` is to be spread over {}; the server has {}", count(*.cells, "NUMA node"), numbers(.nodes))]
     SpreadTooWide {
         /// The slice.
         slice: SliceName,
@@ -357,7 +357,8 @@ pub enum Refusal {
     },
     /// The search was bounded.
     #[error(
-        "after {steps} steps it is not known whether {} fit together on this server",
+        "after {} it is not known whether {} fit together on this server",
+        count(*.steps, "step"),
         named(.slices)
     )]
     Undecided {
@@ -426,7 +427,7 @@ impl Refusal {
                 Some("say of the largest slices where they go, with `numa: { node: N }`".into())
             }
             Self::Unsound(_) | Self::Argument(_) => Some(
-                "this is a mistake of bmslice: report it with the spec and a capture of the server"
+                "this is a mistake of bmslice, unless the inventory was changed by hand: report it with the spec and a capture of the server"
                     .into(),
             ),
             Self::NoVfAddress { .. } => {

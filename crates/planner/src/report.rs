@@ -13,9 +13,10 @@ use crate::best::Best;
 use crate::devices::Near;
 use crate::function::{self, Pf};
 use crate::kernel;
+use crate::kinds::{self, Used};
 use crate::layout::CellPlace;
 use crate::problem::Site;
-use crate::text::{and, count, ticked};
+use crate::text::{and, count, cpus, ticked};
 
 /// All findings.
 pub(crate) fn report(
@@ -31,6 +32,11 @@ pub(crate) fn report(
     for (at, (slice, planned)) in spec.slices.iter().zip(&parts.slices).enumerate() {
         notes.about = Some(slice.name.clone());
         placed(site, best, parts, at, slice, planned, &mut notes);
+        match kinds::used(site.server.inventory, &planned.vcpu_cpus()) {
+            None => {}
+            Some(Used::One(text)) => notes.info("core-kind", text),
+            Some(Used::Several(text)) => notes.warn("core-kinds-mixed", text),
+        }
         cores(slice, planned, &places[at], &mut notes);
         cards(site, best, parts, at, planned, &mut notes);
     }
@@ -84,8 +90,8 @@ fn host(
     notes.info(
         "utilisation",
         format!(
-            "of {} CPUs the host keeps {} ({}), {} {} {}, {} {} free",
-            server.online.len(),
+            "of {} the host keeps {} ({}), {} {} {}, {} {} free",
+            count(server.online.len(), "CPU"),
             host.cpus.len(),
             host.cpus,
             count(parts.slices.len(), "slice"),
@@ -103,11 +109,19 @@ fn host(
             if host.free.len() == 1 { "is" } else { "are" },
         ),
     );
+    let owned = parts.slices.iter();
+    let owned = owned.fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
+    if let Some(text) = kinds::taken(server.inventory, &owned) {
+        notes.info("core-kinds", text);
+    }
     let kept_away = server.kept_away.difference(&host.cpus);
     if !kept_away.is_empty() {
         notes.info(
             "kept-away",
-            format!("a cpuset keeps CPUs {kept_away} from slices and from isolation"),
+            format!(
+                "a cpuset keeps {} from slices and from isolation",
+                cpus(&kept_away)
+            ),
         );
     }
     for node in &server.short_reserve {
@@ -121,13 +135,17 @@ fn host(
     if !offline.is_empty() {
         notes.info(
             "offline",
-            format!("CPUs {offline} are offline and not used"),
+            format!(
+                "{} {} offline and not used",
+                cpus(&offline),
+                if offline.len() == 1 { "is" } else { "are" }
+            ),
         );
     }
     for domain in &server.foreign {
         let mut holds: Vec<String> = Vec::new();
         if !domain.cpus.is_empty() {
-            holds.push(format!("CPUs {}", domain.cpus));
+            holds.push(cpus(&domain.cpus));
         }
         holds.extend(domain.devices.iter().map(ToString::to_string));
         if domain.cpus.is_empty() {
@@ -186,10 +204,11 @@ fn host(
         notes.info(
             "late-huge-pages",
             format!(
-                "{} of {} on node {} are made at run time, which fails when memory is fragmented",
-                count(usize::try_from(pages.count).unwrap_or(usize::MAX), "page"),
+                "{} of {} on node {} {} made at run time, which fails when memory is fragmented",
+                count(pages.count, "page"),
                 pages.size,
-                pages.node
+                pages.node,
+                if pages.count == 1 { "is" } else { "are" }
             ),
         );
     }
@@ -300,7 +319,7 @@ fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
                 format!(
                     "{} has {}, which ends when it is passed whole",
                     pf.label(),
-                    count(current as usize, "virtual function")
+                    count(current, "virtual function")
                 ),
             );
         }
@@ -316,7 +335,7 @@ fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
                 format!(
                     "{} goes from {current} to {}: all of them end on the way, so that guests that have one must be shut down first",
                     pf.label(),
-                    count(split.vfs as usize, "virtual function")
+                    count(split.vfs, "virtual function")
                 ),
             );
         }
@@ -439,10 +458,20 @@ fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &m
     if !planned.idle.is_empty() {
         let cores: usize = places.iter().map(|place| place.vcpus.len()).sum();
         let text = format!(
-            "{} have {}: CPUs {} stay idle, since cores are not shared",
+            "{} {} {}: {} {} idle, since cores are not shared",
             count(planned.vcpus.len(), "vCPU"),
+            if planned.vcpus.len() == 1 {
+                "has"
+            } else {
+                "have"
+            },
             count(cores, "whole core"),
-            planned.idle
+            cpus(&planned.idle),
+            if planned.idle.len() == 1 {
+                "stays"
+            } else {
+                "stay"
+            }
         );
         let level = if slice.smt == Smt::Isolate {
             Level::Info

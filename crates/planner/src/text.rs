@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use bmslice_model::SliceName;
+pub(crate) use bmslice_model::{count, cpus};
 
 /// `a`, `a and b`, `a, b and c`.
 pub(crate) fn and<T: Display>(items: impl IntoIterator<Item = T>) -> String {
@@ -23,13 +24,4 @@ pub(crate) fn ticked(item: impl Display) -> String {
 pub(crate) fn named(slices: &[SliceName]) -> String {
     let word = if slices.len() == 1 { "slice" } else { "slices" };
     format!("{word} {}", and(slices.iter().map(ticked)))
-}
-
-/// `1 core`, `2 cores`.
-pub(crate) fn count(number: usize, one: &str) -> String {
-    if number == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{number} {one}s")
-    }
 }

@@ -19,6 +19,7 @@ use serde::forward_to_deserialize_any;
 
 use crate::diagnostic::{Mistake, Span, shown};
 use crate::nearest::nearest;
+use crate::slip;
 use crate::yaml::{Key, Kind, Node};
 
 /// The name by which [`Field`] asks for its span and for its errors to be caught.
@@ -180,7 +181,10 @@ impl<'de> Value<'de> {
             } else {
                 key.span.clone()
             };
-            let right = nearest(&key.text, fields);
+            let right = match slip::narrow(&key.text) {
+                Some((name, _)) => nearest(name, fields),
+                None => renamed(owner, &key.text).or_else(|| nearest(&key.text, fields)),
+            };
             if let Some(right) = right {
                 let mapping = self.node.span.start;
                 self.sink.meant.borrow_mut().push((mapping, right.into()));
@@ -199,7 +203,21 @@ fn unknown_field(
     fields: &[&str],
     right: Option<&str>,
 ) -> Mistake {
+    // A flow mapping takes `{ vcpus:4 }` for a field without a value.
+    let name = match slip::narrow(name) {
+        Some((name, value)) if fields.contains(&name) => {
+            return slip::no_space(span, name, value);
+        }
+        // What stands behind it may be a secret.
+        Some((name, _)) => name,
+        None => name,
+    };
     let mistake = Mistake::new(span, format!("`{}` is not a field of {owner}", shown(name)));
+    if let Some(now) = renamed(owner, name) {
+        return mistake.hint(format!(
+            "write `{now}`: tools that read YAML 1.1 take `on` for `true`"
+        ));
+    }
     let lower = name.to_ascii_lowercase();
     if ["passw", "pwd", "secret"].iter().any(|w| lower.contains(w)) && fields.contains(&"sshKeys") {
         return mistake.label("never in a spec").hint(
@@ -210,6 +228,11 @@ fn unknown_field(
         Some(right) => mistake.hint(format!("did you mean `{right}`?")),
         None => mistake.hint(format!("its fields are {}", list(fields))),
     }
+}
+
+/// The field that was meant by `on`, when a tool of YAML 1.1 made `true` of it.
+fn renamed(owner: &str, name: &str) -> Option<&'static str> {
+    (owner == "`iothreads`" && name == "true").then_some("place")
 }
 
 /// The field that a bare value of these mappings most likely is.

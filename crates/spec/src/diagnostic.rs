@@ -208,6 +208,11 @@ pub(crate) fn shown(text: &str) -> String {
     out
 }
 
+/// Whether a line carries a secret.
+pub(crate) fn is_secret(line: &str) -> bool {
+    redact(line) != line
+}
+
 /// The source with secrets overwritten by `*`, byte for byte, so that every span stays true:
 /// values of keys that speak of a password, crypt(5) hashes, and PEM private keys.
 fn redact(source: &str) -> String {

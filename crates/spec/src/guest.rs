@@ -1,6 +1,7 @@
 //! Rules of what is set up inside a guest: disk, user, host name, addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 
 use bmslice_model::ByteSize;
 
@@ -70,14 +71,7 @@ fn image(slice: &SliceSpec, at: &Path, found: &mut Found) {
             "name the image in it",
         );
     }
-    let size = slice.image.size;
-    if !size.is_multiple_of(ByteSize::from_mib(1)) || size == ByteSize::ZERO {
-        found.say(
-            at.field("size"),
-            format!("a disk cannot have {size}"),
-            "write a whole number of MiB or GiB",
-        );
-    }
+    disk_size(slice.image.size, at.field("size"), found);
     if let ImageFrom::Resize { expand } = &slice.image.from {
         let part = expand.strip_prefix("/dev/").unwrap_or_default();
         let word = |c: char| c.is_ascii_alphanumeric() || "-_/".contains(c);
@@ -89,6 +83,37 @@ fn image(slice: &SliceSpec, at: &Path, found: &mut Found) {
             );
         }
     }
+}
+
+/// No image of a system is smaller: CirrOS, made to be small, has 39 MiB.
+const LEAST_DISK: ByteSize = ByteSize::from_mib(32);
+/// The largest disk of any hypervisor's own format (VHDX); ext4 and XFS on the host end below what
+/// qcow2 could count.
+const MOST_DISK: ByteSize = ByteSize::from_gib(64 << 10);
+
+fn disk_size(size: ByteSize, at: Path, found: &mut Found) {
+    let near = if size == ByteSize::ZERO {
+        "write a whole number of GiB, as `100GiB`".to_owned()
+    } else if size < LEAST_DISK {
+        match size.mib() {
+            0 => format!("{LEAST_DISK} to {MOST_DISK} are possible"),
+            mib => format!("write `{mib}GiB`, if GiB were meant; {LEAST_DISK} is the least"),
+        }
+    } else if size > MOST_DISK {
+        match size.mib() >> 20 {
+            tib if tib <= 64 << 10 => {
+                format!("write `{tib}GiB`, if GiB were meant; {MOST_DISK} is the most")
+            }
+            _ => format!("{LEAST_DISK} to {MOST_DISK} are possible"),
+        }
+    } else if !size.is_multiple_of(ByteSize::from_mib(1)) {
+        let less = ByteSize::from_mib(size.mib());
+        let more = ByteSize::from_mib(size.mib() + 1);
+        format!("write `{less}` or `{more}`: a disk is a whole number of MiB")
+    } else {
+        return;
+    };
+    found.say(at, format!("a disk cannot have {size}"), near);
 }
 
 fn user_rules(user: &GuestUser, at: &Path, found: &mut Found) {
@@ -178,24 +203,26 @@ pub(crate) fn network_rules(slice: &SliceSpec, nic: &NicSpec, at: &Path, found: 
             "write `setup: cloud-init` under `image`, or use `firstCommands`",
         );
     }
-    for (i, address) in network.addresses.iter().enumerate() {
-        if let Err(hint) = interface_address(address) {
-            found.say(
-                at.field("addresses").index(i),
-                format!(
-                    "`{}` is not an address with a prefix length",
-                    shown(address)
-                ),
+    let addresses: Vec<Result<OnNetwork, String>> =
+        network.addresses.iter().map(|text| text.parse()).collect();
+    for (i, address) in addresses.iter().enumerate() {
+        let at = at.field("addresses").index(i);
+        let text = shown(&network.addresses[i]);
+        match address {
+            Err(hint) => found.say(
+                at,
+                format!("`{text}` is not an address with a prefix length"),
                 hint,
-            );
-        } else if let Some((host, length)) = self::network(address)
-            && let Some(why) = no_host(host, length)
-        {
-            found.say(
-                at.field("addresses").index(i),
-                format!("no guest can have `{address}`: {why}"),
-                "write an address of the network's hosts, as `192.0.2.10/24`",
-            );
+            ),
+            Ok(address) => {
+                if let Some(why) = address.no_host() {
+                    found.say(
+                        at,
+                        format!("no guest can have `{text}`: {why}"),
+                        "write an address of the network's hosts, as `192.0.2.10/24`",
+                    );
+                }
+            }
         }
     }
     if let Some(text) = &network.gateway4 {
@@ -205,7 +232,7 @@ pub(crate) fn network_rules(slice: &SliceSpec, nic: &NicSpec, at: &Path, found: 
                 format!("`{}` is not an IPv4 address", shown(text)),
                 "write it without a prefix length, as `192.0.2.1`",
             ),
-            Ok(gateway) => gateway_rules(gateway, &network.addresses, &at, found),
+            Ok(gateway) => gateway_rules(gateway, &addresses, &at, found),
         }
     }
     for (i, server) in network.nameservers.iter().enumerate() {
@@ -220,12 +247,24 @@ pub(crate) fn network_rules(slice: &SliceSpec, nic: &NicSpec, at: &Path, found: 
 }
 
 /// A gateway is a neighbour: netplan makes a route to it only through a network of the card.
-fn gateway_rules(gateway: Ipv4Addr, addresses: &[String], at: &Path, found: &mut Found) {
-    let networks: Vec<(Ipv4Addr, u8)> = addresses.iter().filter_map(|text| network(text)).collect();
-    // Without an address of ours, or with one that is wrong itself, nothing can be told.
-    if networks.len() != addresses.iter().filter(|text| !text.contains(':')).count()
-        || networks.is_empty()
-    {
+fn gateway_rules(
+    gateway: Ipv4Addr,
+    addresses: &[Result<OnNetwork, String>],
+    at: &Path,
+    found: &mut Found,
+) {
+    let mut networks = Vec::new();
+    for address in addresses {
+        // With an address that is wrong itself nothing can be told.
+        let Ok(OnNetwork { address, length }) = address else {
+            return;
+        };
+        if let IpAddr::V4(address) = address {
+            networks.push((*address, *length));
+        }
+    }
+    // Nor without one of ours.
+    if networks.is_empty() {
         return;
     }
     let at = at.field("gateway4");
@@ -247,47 +286,63 @@ fn gateway_rules(gateway: Ipv4Addr, addresses: &[String], at: &Path, found: &mut
     }
 }
 
-/// An IPv4 address with its length.
-fn network(text: &str) -> Option<(Ipv4Addr, u8)> {
-    let (address, length) = text.split_once('/')?;
-    let length = length.parse().ok().filter(|length| *length <= 32)?;
-    Some((address.parse().ok()?, length))
+/// A card's address, with the length of its network's prefix: at most 32, or 128.
+struct OnNetwork {
+    address: IpAddr,
+    length: u8,
+}
+
+impl FromStr for OnNetwork {
+    /// What would be right.
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| "write it as `192.0.2.10/24`".to_owned())?;
+        let (most, usual) = if address.is_ipv4() {
+            (32, 24)
+        } else {
+            (128, 64)
+        };
+        let Some(length) = length else {
+            return Err(format!(
+                "write `{text}/{usual}`, with the length of your network"
+            ));
+        };
+        match length.parse() {
+            Ok(length) if length <= most => Ok(Self { address, length }),
+            _ => Err(format!("the length is 0 to {most}")),
+        }
+    }
 }
 
 fn mask(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
-/// Why no card can have this address: RFC 1122 section 3.2.1.3; a network of 31 bits has neither
-/// name nor broadcast (RFC 3021).
-fn no_host(address: Ipv4Addr, length: u8) -> Option<&'static str> {
-    let host = !mask(length);
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-        Some("it is no address of a card")
-    } else if length < 31 && u32::from(address) & host == 0 {
-        Some("it is the network's own address")
-    } else if length < 31 && u32::from(address) & host == host {
-        Some("it is the network's broadcast address")
-    } else {
-        None
-    }
-}
-
-fn interface_address(text: &str) -> Result<(), String> {
-    let Some((address, length)) = text.split_once('/') else {
-        return Err(match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => format!("write `{text}/24`, with the length of your network"),
-            Ok(IpAddr::V6(_)) => format!("write `{text}/64`, with the length of your network"),
-            Err(_) => "write it as `192.0.2.10/24`".into(),
-        });
-    };
-    let most = match address.parse::<IpAddr>() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return Err("write it as `192.0.2.10/24`".into()),
-    };
-    match length.parse::<u8>() {
-        Ok(length) if length <= most => Ok(()),
-        _ => Err(format!("the length is 0 to {most}")),
+impl OnNetwork {
+    /// Why no card can have this address: RFC 1122 section 3.2.1.3; a network of 31 bits has
+    /// neither name nor broadcast (RFC 3021).
+    fn no_host(&self) -> Option<&'static str> {
+        let Self { address, length } = *self;
+        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            return Some("it is no address of a card");
+        }
+        let IpAddr::V4(address) = address else {
+            return None;
+        };
+        let host = !mask(length);
+        if length < 31 && u32::from(address) & host == 0 {
+            Some("it is the network's own address")
+        } else if length < 31 && u32::from(address) & host == host {
+            Some("it is the network's broadcast address")
+        } else {
+            None
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Takes a sealed [`HostSpec`], notes what does not hold. Keeps true: no kernel argument of the
 //! user's is one that a plan sets, and each reaches the kernel as it is written.
 
-use bmslice_model::KernelArg;
+use bmslice_model::{KernelArg, count};
 
 use crate::rules::{Found, Path};
 use crate::sealed::{HostSpec, Isolation};
@@ -12,7 +12,7 @@ pub(crate) fn rules(host: &HostSpec, at: &Path, found: &mut Found) {
     if !(1..=1024).contains(&host.reserve_cores) {
         found.say(
             at.field("reserve").field("cores"),
-            format!("the host cannot keep {} cores", host.reserve_cores),
+            format!("the host cannot keep {}", count(host.reserve_cores, "core")),
             "the host needs at least 1 core, that of CPU 0; at most 1024 can be kept",
         );
     }
@@ -39,8 +39,8 @@ pub(crate) fn rules(host: &HostSpec, at: &Path, found: &mut Found) {
         found.say(
             at.field("fallBackMinutes"),
             format!(
-                "a server cannot fall back after {} minutes",
-                host.fall_back_minutes
+                "a server cannot fall back after {}",
+                count(host.fall_back_minutes, "minute")
             ),
             "2 to 1440 are possible; give it longer than it takes to boot",
         );

@@ -21,6 +21,7 @@ mod seal;
 mod seal_host;
 mod seal_nic;
 mod sealed;
+mod slip;
 mod wire;
 mod yaml;
 

@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use bmslice_model::{ByteSize, MacAddress};
+use bmslice_model::{ByteSize, MacAddress, count};
 use thiserror::Error;
 
-use crate::sealed::{HostSpec, Isolation, NicChoice, NicKind, Numa, SliceSpec};
+use crate::sealed::{HostSpec, Isolation, NicChoice, NicKind, NicSpec, Numa, SliceSpec};
 use crate::{guest, host};
 
 /// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
@@ -178,7 +178,7 @@ fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
     if !(1..=VCPUS).contains(&vcpus) {
         found.say(
             at.field("vcpus"),
-            format!("a guest cannot have {vcpus} vCPUs"),
+            format!("a guest cannot have {}", count(vcpus, "vCPU")),
             format!("1 to {VCPUS} are possible with KVM"),
         );
     }
@@ -212,19 +212,25 @@ fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
             if !(2..=64).contains(&cells) {
                 found.say(
                     at.field("numa"),
-                    format!("a guest cannot be spread over {cells} NUMA nodes"),
+                    format!(
+                        "a guest cannot be spread over {}",
+                        count(cells, "NUMA node")
+                    ),
                     "write a number from 2 on, or `single` for one node",
                 );
             } else if !vcpus.is_multiple_of(cells) {
                 let (less, more) = (vcpus / cells * cells, vcpus.div_ceil(cells) * cells);
                 let near = if less == 0 {
-                    format!("write {more} vCPUs")
+                    format!("write {}", count(more, "vCPU"))
                 } else {
                     format!("write {less} or {more} vCPUs")
                 };
                 found.say(
                     at.field("numa"),
-                    format!("{vcpus} vCPUs cannot be divided equally over {cells} NUMA nodes"),
+                    format!(
+                        "{} cannot be divided equally over {cells} NUMA nodes",
+                        count(vcpus, "vCPU")
+                    ),
                     near,
                 );
             }
@@ -341,8 +347,30 @@ fn nic_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
             }
             Some(NicChoice::Pci(_) | NicChoice::Need { .. }) | None => {}
         }
+        vlan_rules(nic, &at, found);
         guest::network_rules(slice, nic, &at, found);
     }
+}
+
+/// What a NIC tags with one VLAN never shows up in another one on the switch.
+fn vlan_rules(nic: &NicSpec, at: &Path, found: &mut Found) {
+    let NicKind::Vf {
+        vlan: Some(tagged), ..
+    } = nic.kind
+    else {
+        return;
+    };
+    let shown = nic.fabric.as_ref().and_then(|fabric| fabric.vlan);
+    let Some(shown) = shown.filter(|shown| *shown != tagged) else {
+        return;
+    };
+    found.clash(
+        at.field("fabric").field("vlan"),
+        format!("the switch cannot show VLAN {shown}: the VF tags all that it sends with {tagged}"),
+        &format!("write `vlan: {tagged}` in both places, or `vlan: {shown}`"),
+        at.field("vf").field("vlan"),
+        "the VF's",
+    );
 }
 
 fn own_mac(mac: Option<MacAddress>, at: &Path, found: &mut Found) {

@@ -368,6 +368,9 @@ impl Sealer<'_> {
                             shown(&unit)
                         ))
                         .hint(hint),
+                    ByteSizeError::Fraction { hint, .. } => mistake
+                        .message(format!("`{}` is not a whole number", shown(&text)))
+                        .hint(hint),
                     ByteSizeError::TooLarge(_) => mistake.message(format!(
                         "`{}` is larger than any machine's memory or disk",
                         shown(&text)

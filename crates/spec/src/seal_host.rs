@@ -32,7 +32,7 @@ impl Sealer<'_> {
             tickless: Self::flag(&host.tickless, false),
             settings: KernelSettings {
                 ksm: match host.ksm {
-                    Field::Given(ksm, _) => Some(ksm == wire::Ksm::On),
+                    Field::Given(ksm, _) => Some(ksm),
                     Field::Absent | Field::Bad(_) => None,
                 },
                 transparent_huge_pages: match host.transparent_huge_pages {

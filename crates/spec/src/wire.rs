@@ -53,7 +53,7 @@ pub(crate) struct Host {
     #[schemars(extend("default" = false))]
     pub tickless: Field<bool>,
     /// Whether the kernel merges equal pages of guests; left as it is when not said.
-    pub ksm: Field<Ksm>,
+    pub ksm: Field<bool>,
     /// Who gets transparent huge pages; left as it is when not said.
     pub transparent_huge_pages: Field<TransparentHugePages>,
     /// How the slices' CPUs are clocked; left as it is when not said.
@@ -86,17 +86,6 @@ pub(crate) struct Reserve {
     /// That many on each NUMA node, or in all.
     #[schemars(extend("default" = true))]
     pub per_numa: Field<bool>,
-}
-
-/// Whether the kernel merges equal pages of guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename = "a setting of KSM")]
-#[schemars(rename = "Ksm")]
-pub(crate) enum Ksm {
-    /// It does.
-    On,
-    /// It does not, and merged pages are given back.
-    Off,
 }
 
 /// Who gets transparent huge pages.
@@ -155,8 +144,11 @@ pub(crate) enum Isolation {
 )]
 #[schemars(rename = "Slice", extend("required" = ["name", "vcpus", "memory", "image"]))]
 pub(crate) struct Slice {
-    /// Its name and its libvirt domain's.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    /// Its name and its libvirt domain's; not digits alone, which libvirt's tools take for an id.
+    #[schemars(
+        regex(pattern = r"^([A-Za-z]|[0-9]+[A-Za-z_.-])[A-Za-z0-9_.-]*$"),
+        length(max = 63)
+    )]
     pub name: Field<String>,
     /// Whose it is. Siblings of one core never go to two tenants. A slice without a tenant is a
     /// tenant of its own.
@@ -256,14 +248,17 @@ pub(crate) struct IoThreads {
     pub count: Field<i64>,
     /// Where they run.
     #[schemars(extend("default" = "emulator"))]
-    pub on: Field<IoThreadsOn>,
+    pub place: Field<IoThreadsPlace>,
+    /// The same as `place`, and a shorter word where no tool reads YAML 1.1, which takes it for
+    /// `true`.
+    pub on: Field<IoThreadsPlace>,
 }
 
 /// Where IOThreads run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", rename = "a place for IOThreads")]
-#[schemars(rename = "IoThreadsOn")]
-pub(crate) enum IoThreadsOn {
+#[schemars(rename = "IoThreadsPlace")]
+pub(crate) enum IoThreadsPlace {
     /// On the emulator's cores.
     Emulator,
 }
@@ -347,7 +342,8 @@ pub(crate) struct Nic {
 #[serde(rename = "\u{1}either", rename_all = "camelCase")]
 #[schemars(rename = "Device", untagged)]
 pub(crate) enum Device {
-    /// An interface's name (`eno2`) or a PCI address (`0000:01:00.1`).
+    /// An interface's name (`eno2`) or a PCI address (`"0000:01:00.1"`, in quotes: without them
+    /// YAML 1.1 reads a number of sexagesimal digits).
     Text(String),
     /// By fields.
     Fields(DeviceFields),
@@ -363,7 +359,7 @@ pub(crate) enum Device {
 )]
 #[schemars(rename = "DeviceFields")]
 pub(crate) struct DeviceFields {
-    /// By PCI address: `0000:01:00.0`.
+    /// By PCI address: `"0000:01:00.0"`.
     #[schemars(regex(
         pattern = r"^([0-9A-Fa-f]{1,8}:)?[0-9A-Fa-f]{1,2}:[01]?[0-9A-Fa-f]\.[0-7]$"
     ))]

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError};
+use granit_parser::{Event, Options, Parser, ScalarStyle};
 
 use crate::diagnostic::{Mistake, Span, shown};
+use crate::slip::slips;
 
 /// The format itself nests eight deep.
 const DEPTH: usize = 32;
@@ -103,7 +104,11 @@ pub(crate) fn read(source: &str) -> (Option<Node>, Vec<Mistake>) {
                 let span = span.byte_range().unwrap_or(0..0);
                 reader.take(event, span)
             }
-            Err(error) => Err(syntax(source, &error)),
+            Err(error) => {
+                let at = error.marker().byte_offset().unwrap_or(source.len());
+                reader.mistakes.extend(slips(source, at, &error.info()));
+                return (None, reader.mistakes);
+            }
         };
         if let Err(mistake) = result {
             reader.mistakes.push(mistake);
@@ -282,34 +287,6 @@ fn merge(open: &mut Open, key: &Key, node: Node, mistakes: &mut Vec<Mistake>) {
                 open.entries.push((Key { text, span }, value));
             }
         }
-    }
-}
-
-fn syntax(source: &str, error: &ScanError) -> Mistake {
-    let at = error
-        .marker()
-        .byte_offset()
-        .unwrap_or(source.len())
-        .min(source.len());
-    let at = source.floor_char_boundary(at);
-    let length = source[at..].chars().next().map_or(0, char::len_utf8);
-    let info = error.info();
-    let mistake = Mistake::new(at..at + length, format!("not YAML: {info}"));
-    let line_start = source[..at].rfind('\n').map_or(0, |n| n + 1);
-    let line_end = source[at..].find('\n').map_or(source.len(), |n| at + n);
-    let line = &source[line_start..line_end];
-    let indent = &line[..line.len() - line.trim_start().len()];
-    if let Some(tab) = indent.find('\t') {
-        let at = line_start + tab;
-        return Mistake::new(at..at + 1, "not YAML: a tab indents this line")
-            .hint("indent with spaces");
-    }
-    if info.contains("mapping values") {
-        mistake.hint("a text with `: ` in it wants quotes; so does a second `:` on one line")
-    } else if info.contains("block") {
-        mistake.hint("lines of one mapping or list start in the same column")
-    } else {
-        mistake
     }
 }
 

@@ -78,3 +78,18 @@ fn the_fleets_dns_is_for_edge3_and_the_others_for_any_server() {
     assert_eq!(named, [("dns", Some("edge3"))]);
     assert_eq!(slicing.slices.len(), 5);
 }
+
+#[test]
+fn iothreads_are_placed_by_either_word() {
+    let spec = |word: &str| {
+        let text = format!(
+            "apiVersion: bmslice/v1\nkind: Slicing\nslices:\n  - name: red\n    vcpus: 4\n    \
+             iothreads: {{ count: 1, {word}: emulator }}\n    memory: {{ size: 4GiB }}\n    \
+             nics: [{{ passthrough: {{ pci: 0000:01:00.0 }} }}]\n    \
+             image: {{ base: a.qcow2, size: 20GiB }}\n"
+        );
+        Slicing::parse("test.yaml", &text).unwrap().slices.clone()
+    };
+    assert_eq!(spec("on"), spec("place"));
+    assert_eq!(spec("on")[0].iothreads, 1);
+}

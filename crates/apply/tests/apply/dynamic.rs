@@ -368,8 +368,7 @@ fn a_release_beside_a_guest_of_somebody_elses_gives_the_units_all_cpus() {
 #[test]
 fn settings_of_the_kernel_are_made_as_asked_and_put_back() {
     let server = server();
-    let asked =
-        "isolation: dynamic\n  ksm: off\n  transparentHugePages: madvise\n  governor: performance";
+    let asked = "isolation: dynamic\n  ksm: false\n  transparentHugePages: madvise\n  governor: performance";
     let spec = dynamic(&spec().replace("hugepages: 1GiB", "hugepages: 2MiB"))
         .replace("isolation: dynamic", asked);
     let plan = plan(&server.fake, &spec);

@@ -13,7 +13,7 @@ use crate::Context;
 use crate::commands::plan::in_force;
 use crate::documents::{self, Document};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, Reason};
 use crate::progress::Progress;
 use crate::tables::{Page, count, table};
 use crate::{ask, server};
@@ -280,6 +280,18 @@ pub(crate) fn failure(error: ApplyError) -> Failure {
     } else {
         Exit::Failed
     };
+    if let ApplyError::Refused { problems } = &error
+        && problems.len() > 1
+    {
+        let reasons = problems.iter().map(|problem| Reason {
+            text: problem.text.clone(),
+            hint: problem.hint.clone(),
+        });
+        return Failure::Several {
+            exit,
+            reasons: reasons.collect(),
+        };
+    }
     let failure = Failure::message(exit, error.to_string());
     error.hints().into_iter().fold(failure, Failure::hint)
 }

@@ -182,17 +182,17 @@ fn cpus(inventory: &Inventory) -> String {
     let even = threads.len() == 1 && cores.len().is_multiple_of(sockets.len().max(1));
     let shape = match threads.first() {
         Some(threads) if even => format!(
-            "{} × {} × {} = {} CPUs",
+            "{} × {} × {} = {}",
             count(sockets.len(), "socket"),
             count(cores.len() / sockets.len().max(1), "core"),
             count(*threads, "thread"),
-            online.len()
+            count(online.len(), "CPU")
         ),
         _ => format!(
-            "{}, {}, {} CPUs",
+            "{}, {}, {}",
             count(sockets.len(), "socket"),
             count(cores.len(), "core"),
-            online.len()
+            count(online.len(), "CPU")
         ),
     };
     let mut parts = vec![shape];

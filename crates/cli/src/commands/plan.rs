@@ -171,7 +171,7 @@ fn write(plan: &Plan, out: &Path, context: &Context) -> Result<(), Failure> {
         what: "plan",
         instead: "`-o json` writes the plan to standard output",
     };
-    let old = target.replaces(|bytes| Plan::parse(&String::from_utf8_lossy(bytes)).is_ok())?;
+    let old = target.replaces(documents::holds_plan)?;
     let shown = out.display();
     let text = plan.to_json();
     let slices = count(plan.slices().len(), "slice");

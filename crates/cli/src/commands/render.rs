@@ -26,7 +26,7 @@ folder is touched.";
 /// Which plan, and where to.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The plan file (`bmslice plan SPEC --out FILE`)
+    /// The plan file (`bmslice plan SPEC --out FILE`), JSON or YAML
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
     /// The folder; made when missing

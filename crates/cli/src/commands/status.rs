@@ -162,12 +162,14 @@ fn nic_document(nic: &NicPlan, fabric: Option<&FabricTable>) -> Nic {
             index,
             address,
             vlan,
+            trust,
             ..
         } => {
             let vlan = vlan
                 .map(|vlan| format!(", VLAN {vlan}"))
                 .unwrap_or_default();
-            format!("VF {index} {address} of {}{vlan}", device(pf))
+            let trust = if *trust { ", trusted" } else { "" };
+            format!("VF {index} {address} of {}{vlan}{trust}", device(pf))
         }
         NicPlan::Virtio { network, .. } => format!("virtio on network {network}"),
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bmslice_inventory::{Cpu, Inventory};
-use bmslice_model::{CpuSet, NumaNodeId};
+use bmslice_model::{CpuSet, NumaNodeId, count};
 
 use super::{Examined, fails, holds, unchecked};
 
@@ -80,7 +80,7 @@ pub(super) fn whole_cores(inventory: &Inventory) -> Examined {
     }
     let found = nodes
         .iter()
-        .map(|(id, count)| format!("node {id}: {count} whole cores"))
+        .map(|(id, cores)| format!("node {id}: {}", count(*cores, "whole core")))
         .collect::<Vec<_>>()
         .join(", ");
     let most = nodes.iter().map(|(_, count)| *count).max().unwrap_or(0);
@@ -146,8 +146,8 @@ pub(super) fn siblings(inventory: &Inventory) -> Examined {
     match (sizes.len(), offline.is_empty()) {
         (0, _) => unchecked("no CPU is online"),
         (1, _) => holds(format!(
-            "{} threads on each core",
-            sizes.first().copied().unwrap_or(1)
+            "{} on each core",
+            count(sizes.first().copied().unwrap_or(1), "thread")
         )),
         (_, true) => holds(format!(
             "{} threads on the cores, as this CPU has them",

@@ -1,7 +1,7 @@
 //! IOMMU, NICs, and what the host needs.
 
 use bmslice_inventory::{HostNeed, Inventory, PciFunction};
-use bmslice_model::IommuGroupId;
+use bmslice_model::{IommuGroupId, count};
 
 use super::{Examined, fails, holds, unchecked};
 
@@ -154,7 +154,7 @@ pub(super) fn sriov(inventory: &Inventory) -> Examined {
         .filter(|f| f.is_network())
         .filter_map(|f| {
             let sriov = f.sriov.as_ref().filter(|s| s.total > 0)?;
-            Some(format!("{}: {} VFs", label(f), sriov.total))
+            Some(format!("{}: {}", label(f), count(sriov.total, "VF")))
         })
         .collect();
     if found.is_empty() {

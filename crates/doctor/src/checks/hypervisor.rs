@@ -1,6 +1,7 @@
 //! KVM, libvirt, QEMU.
 
 use bmslice_inventory::{Inventory, LibvirtFacts};
+use bmslice_model::count;
 
 use super::{Examined, Unchecked, fails, holds, unchecked};
 
@@ -67,9 +68,9 @@ pub(super) fn libvirt(inventory: &Inventory) -> Examined {
     let hypervisor = &inventory.hypervisor;
     match (&hypervisor.libvirt, &hypervisor.libvirt_error) {
         (Some(facts), _) => holds(format!(
-            "libvirt {} answers; {} domains",
+            "libvirt {} answers; {}",
             facts.version,
-            facts.domains.len()
+            count(facts.domains.len(), "domain")
         )),
         (None, Some(error)) => fails(
             error.clone(),

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bmslice_host::{Limits, Root};
-use bmslice_inventory::{Capture, CapturedInventory};
+use bmslice_inventory::{Capture, CapturedInventory, contradictions};
 use bmslice_model::CpuSet;
 use compare::Topic;
 
@@ -175,6 +175,7 @@ fn captured_machines_are_read_as_hwloc_reads_them() {
             inventory,
             "{name}"
         );
+        assert_eq!(contradictions(&inventory), [], "{name}");
         let found = compare::differences(&inventory, &machine.reading());
         let expected: BTreeSet<Topic> = DIFFERENCES
             .iter()

@@ -65,8 +65,11 @@ impl Tree {
         read(&self.root(), probes)
     }
 
+    /// Reads it; whatever was odd about it, the inventory fits together.
     pub fn read(&self) -> Inventory {
-        self.try_read(&Probes::default()).unwrap()
+        let inventory = self.try_read(&Probes::default()).unwrap();
+        assert_eq!(bmslice_inventory::contradictions(&inventory), []);
+        inventory
     }
 
     /// A core's thread, as topology and caches show it. `siblings` and `l3` are lists.
