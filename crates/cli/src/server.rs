@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use bmslice_host::{ArchiveError, Limits, LiveMachine, Machine, Root};
-use bmslice_inventory::{
-    CapturedInventory, Contradiction, Inventory, LiveInventory, ReadError, contradictions,
-};
+use bmslice_inventory::{CapturedInventory, Contradiction, Inventory, LiveInventory, ReadError};
 use clap::Args;
 
 use crate::Context;
@@ -104,19 +102,16 @@ pub(crate) fn from_file(file: &std::path::Path) -> Result<Inventory, Failure> {
     let text = files::read_text(file, "an inventory")?;
     let own = Own::read(&text);
     let shown = file.display();
-    let inventory = CapturedInventory::from_json(own.json()).map_err(|error| {
-        let failure = Failure::refused(format!("`{shown}`: {}", own.said(&error)));
-        match error {
-            ReadError::Malformed(_) => failure.hint(ANEW),
-            _ => failure,
-        }
-    })?;
-    let inventory = inventory.into_inner();
-    let odd = contradictions(&inventory);
-    if odd.is_empty() {
-        return Ok(inventory);
-    }
-    Err(edited(&shown.to_string(), &odd))
+    CapturedInventory::from_json(own.json())
+        .map(CapturedInventory::into_inner)
+        .map_err(|error| {
+            let failure = || Failure::refused(format!("`{shown}`: {}", own.said(&error)));
+            match &error {
+                ReadError::Contradicts { found } => edited(&shown.to_string(), found),
+                ReadError::Malformed(_) => failure().hint(ANEW),
+                ReadError::NoCpus { .. } | ReadError::Format { .. } => failure(),
+            }
+        })
 }
 
 /// How many contradictions are told: the first ones are those that were made, the others follow.

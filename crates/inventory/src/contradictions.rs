@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use bmslice_model::{CpuId, CpuSet, PciAddress};
+use bmslice_model::{CpuId, CpuSet, PciAddress, count};
 
 use crate::facts::{Cpu, Inventory, PciFunction};
 
@@ -47,6 +47,13 @@ impl Found {
 }
 
 fn cpus(inventory: &Inventory, found: &mut Found) {
+    if inventory.cpus.is_empty() {
+        found.say("cpus".into(), "there is no CPU".into());
+    }
+    if !inventory.cpus.is_sorted_by_key(|cpu| cpu.id) {
+        let text = "the CPUs are not in the order of their numbers";
+        found.say("cpus".into(), text.into());
+    }
     let mut known: BTreeMap<CpuId, &Cpu> = BTreeMap::new();
     for (i, cpu) in inventory.cpus.iter().enumerate() {
         if known.insert(cpu.id, cpu).is_some() {
@@ -109,6 +116,9 @@ fn unknown(inventory: &Inventory, cpus: &CpuSet, at: String, found: &mut Found) 
 }
 
 fn nodes(inventory: &Inventory, found: &mut Found) {
+    if inventory.nodes.is_empty() {
+        found.say("nodes".into(), "there is no NUMA node".into());
+    }
     let mut seen = BTreeSet::new();
     for (i, node) in inventory.nodes.iter().enumerate() {
         if !seen.insert(node.id) {
@@ -116,6 +126,21 @@ fn nodes(inventory: &Inventory, found: &mut Found) {
             found.say(format!("nodes[{i}].id"), text);
         }
         unknown(inventory, &node.cpus, format!("nodes[{i}].cpus"), found);
+        let elsewhere = |cpu: &&Cpu| cpu.node.is_none() && node.cpus.contains(cpu.id);
+        if let Some(cpu) = inventory.cpus.iter().find(elsewhere) {
+            let text = format!("CPU {} of node {} says that it is on none", cpu.id, node.id);
+            found.say(format!("nodes[{i}].cpus"), text);
+        }
+        let (distances, all) = (node.distances.len(), inventory.nodes.len());
+        if distances != 0 && distances != all {
+            let text = format!(
+                "node {} has {}, for {}",
+                node.id,
+                count(distances, "distance"),
+                count(all, "node")
+            );
+            found.say(format!("nodes[{i}].distances"), text);
+        }
         if node.memory_free > node.memory_total {
             found.say(
                 format!("nodes[{i}].memoryFree"),

@@ -31,7 +31,6 @@ mod read;
 mod redact;
 mod routes;
 mod scan;
-mod sound;
 mod topology;
 
 pub use capture::{Capture, CaptureError};

@@ -8,6 +8,7 @@ use bmslice_model::PciAddress;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::contradictions::{Contradiction, contradictions};
 use crate::facts::{DevlinkFacts, EthtoolFacts, FORMAT, Inventory, LibvirtFacts, Note};
 use crate::scan::Scan;
 use crate::{
@@ -33,10 +34,10 @@ pub enum ReadError {
     #[error("this is not an inventory file: {0}")]
     Malformed(#[from] serde_json::Error),
     /// An inventory file that contradicts itself: no server was read so.
-    #[error("the inventory contradicts itself, as none that bmslice wrote does (was it edited by hand?): {}", .found.join("; "))]
+    #[error("{} of the inventory what the rest says: {}", if .found.len() == 1 { "one part contradicts" } else { "parts contradict" }, listed(.found))]
     Contradicts {
-        /// What, and where.
-        found: Vec<String>,
+        /// What, and where, in the order of the file.
+        found: Vec<Contradiction>,
     },
     /// An inventory file of another version.
     #[error("the inventory has format `{found}`; this bmslice reads `{FORMAT}`")]
@@ -237,13 +238,18 @@ impl CapturedInventory {
         }
         // From the text again, so that an error has its line.
         let inventory: Inventory = serde_json::from_str(text)?;
-        let found = crate::sound::contradictions(&inventory);
+        let found = contradictions(&inventory);
         if found.is_empty() {
             Ok(Self(inventory))
         } else {
             Err(ReadError::Contradicts { found })
         }
     }
+}
+
+fn listed(found: &[Contradiction]) -> String {
+    let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 fn captured_probes(root: &Root) -> (Probes, Option<String>) {

@@ -439,7 +439,7 @@ fn an_inventory_that_somebody_edited_into_no_server_is_refused_with_what_is_wron
         (
             r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0,"siblings":"2,14""#,
             r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0,"siblings":"2,15""#,
-            "CPU 2 has siblings 2,15, and its sibling CPU 15 has 3,15",
+            "CPU 2 has the siblings 2,15, among them CPU 15, whose own siblings are 3,15",
         ),
         (
             r#""id":2,"online":true,"allowed":true,"package":0,"core":1,"node":0"#,
@@ -454,27 +454,27 @@ fn an_inventory_that_somebody_edited_into_no_server_is_refused_with_what_is_wron
         (
             r#""id":2,"online":true"#,
             r#""id":2,"online":false"#,
-            "CPU 2 is offline and has siblings 2,14",
+            "CPU 2 has the siblings 2,14, among them CPU 14, one of which is offline",
         ),
         (
             r#""id":23,"online":true"#,
             r#""id":22,"online":true"#,
-            "cpus: 22 is there twice",
+            "CPU 22 is there already",
         ),
         (
             r#""distances":[10,20]"#,
             r#""distances":[10]"#,
-            "node 0 has 1 distances, for 2 nodes",
+            "node 0 has 1 distance, for 2 nodes",
         ),
         (
             r#""address":"0000:01:00.1""#,
             r#""address":"0000:01:00.0""#,
-            "pci: 0000:01:00.0 is there twice",
+            "the function 0000:01:00.0 is there already",
         ),
         (
             r#""iommuGroup":25"#,
             r#""iommuGroup":26"#,
-            "group 25 lists 0000:01:00.0, and of the PCI functions none say that they are in it",
+            "of IOMMU group 25, 0000:01:00.0 is listed, and says another group of itself",
         ),
     ];
     for (from, to, wrong) in edits {
