@@ -27,8 +27,9 @@ use crate::steps::partition::{ConfineHost, IsolatePartition, UnitFile};
 use crate::steps::queues::FitQueues;
 use crate::steps::quiet::{Form, MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
-use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
+use crate::steps::sriov::{CreateVfs, DisableVfAutoprobe};
 use crate::steps::trial::{ConfirmBoot, KEY, Management, env_path};
+use crate::steps::vf::ConfigureVf;
 
 /// The steps of a plan on a live server. `binary` is what the units call after a boot: the absolute
 /// path of this program.
@@ -338,7 +339,7 @@ fn virtual_functions(slice: &SlicePlan) -> Vec<Step> {
                 index,
                 address,
                 vlan,
-                trust,
+                rules,
                 nic,
             } => steps.push(Step::ConfigureVf(ConfigureVf {
                 slice: slice.name.clone(),
@@ -347,7 +348,7 @@ fn virtual_functions(slice: &SlicePlan) -> Vec<Step> {
                 address: *address,
                 mac: nic.mac,
                 vlan: *vlan,
-                trust: *trust,
+                rules: *rules,
             })),
             NicPlan::Passthrough { .. } | NicPlan::Virtio { .. } => {}
         }

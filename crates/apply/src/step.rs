@@ -7,6 +7,7 @@
 
 use bmslice_host::HostError;
 use bmslice_model::{CpuSet, MacAddress, SliceName, VlanId};
+use bmslice_spec::VfRules;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
@@ -21,8 +22,9 @@ use crate::steps::partition::{ConfineHost, IsolatePartition};
 use crate::steps::queues::FitQueues;
 use crate::steps::quiet::{MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
-use crate::steps::sriov::{ConfigureVf, CreateVfs, DisableVfAutoprobe};
+use crate::steps::sriov::{CreateVfs, DisableVfAutoprobe};
 use crate::steps::trial::{self, ConfirmBoot};
+use crate::steps::vf::ConfigureVf;
 
 /// One thing that is done to a server, with all that doing and undoing it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,7 @@ pub enum Step {
     DisableVfAutoprobe(DisableVfAutoprobe),
     /// Splits a physical function.
     CreateVfs(CreateVfs),
-    /// Sets MAC, VLAN and trust of a VF.
+    /// Sets MAC, VLAN and the rules of a VF.
     ConfigureVf(ConfigureVf),
     /// Looks that nothing of the host's shares an IOMMU group with what a slice gets.
     GroupSound(GroupSound),
@@ -174,8 +176,9 @@ pub enum Before {
         mac: Option<MacAddress>,
         /// Its VLAN.
         vlan: Option<VlanId>,
-        /// Whether it was trusted.
-        trust: Option<bool>,
+        /// What it was held to.
+        #[serde(flatten)]
+        rules: VfRules,
     },
     /// A domain, or none.
     Domain {

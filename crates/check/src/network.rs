@@ -11,7 +11,7 @@ use crate::{Case, Found, Invariant, pci};
 
 pub(crate) const AS_ASKED: Invariant = Invariant {
     code: "nic-as-asked",
-    rule: "a slice has the cards that were asked for, in that order: kind, device, speed, nearness, VLAN, trust, network, fabric",
+    rule: "a slice has the cards that were asked for, in that order: kind, device, speed, nearness, VLAN, rules, network, fabric",
     test: as_asked,
 };
 
@@ -34,17 +34,17 @@ fn as_asked(case: &Case<'_>, found: &mut Found) {
                 }
                 (
                     NicPlan::Vf {
-                        pf, vlan, trust, ..
+                        pf, vlan, rules, ..
                     },
                     NicKind::Vf {
                         of,
                         vlan: asked_vlan,
-                        trust: asked_trust,
+                        rules: asked_rules,
                         ..
                     },
                 ) => {
                     found.differs(slice, &what("the VLAN"), vlan, asked_vlan);
-                    found.differs(slice, &what("the trust"), trust, asked_trust);
+                    found.differs(slice, &what("what the NIC holds to"), rules, asked_rules);
                     chosen(case, slice, number, (nic, pf), of, found);
                 }
                 (

@@ -331,8 +331,8 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
         }
     })),
     ("nic-as-asked", "trusted though not asked", InPlan(|p| {
-        if let NicPlan::Vf { trust, .. } = card(p, RED, 1) {
-            *trust = true;
+        if let NicPlan::Vf { rules, .. } = card(p, RED, 1) {
+            rules.trust = true;
         }
     })),
     ("nic-as-asked", "too slow", OnServer(|i| i.interfaces[2].speed = Some(100))),

@@ -1,8 +1,8 @@
 //! A plan for people: who has which CPUs, memory and NICs, what is done to the host, and why.
 
-use bmslice_model::{CpuId, CpuSet};
+use bmslice_model::{CpuId, CpuSet, PciAddress};
 use bmslice_plan::{DeviceRef, Level, NicPlan, Plan, SlicePlan};
-use bmslice_spec::{ImageFrom, Isolation, Setup};
+use bmslice_spec::{ImageFrom, Isolation, Setup, VfRules};
 use comfy_table::{ColumnConstraint, Table};
 
 use crate::output::{Output, style};
@@ -192,6 +192,17 @@ fn memory(plan: &Plan, output: &Output) -> Table {
     table
 }
 
+/// The VF, with what it is held to otherwise than by itself; whether it is trusted has a column.
+fn vf(index: u32, address: PciAddress, pf: &DeviceRef, rules: VfRules) -> String {
+    let others = VfRules {
+        trust: false,
+        ..rules
+    };
+    let mut words = vec![format!("VF {index} {address} of {}", device(pf))];
+    words.extend(others.described());
+    words.join(", ")
+}
+
 /// Which column of the NICs says whether a VF is trusted.
 const TRUST: usize = 6;
 
@@ -235,13 +246,13 @@ fn nics(plan: &Plan, output: &Output) -> Table {
                     index,
                     address,
                     vlan,
-                    trust,
+                    rules,
                     ..
                 } => (
-                    format!("VF {index} {address} of {}", device(pf)),
+                    vf(*index, *address, pf, *rules),
                     pf.node,
                     *vlan,
-                    Some(if *trust { "yes" } else { "no" }),
+                    Some(if rules.trust { "yes" } else { "no" }),
                 ),
                 NicPlan::Virtio { network, .. } => {
                     (format!("virtio on network {network}"), None, None, None)

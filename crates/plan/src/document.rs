@@ -8,7 +8,7 @@ use bmslice_model::{
 };
 use bmslice_spec::{
     FALL_BACK_MINUTES, FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation,
-    KernelSettings, Setup, Smt,
+    KernelSettings, Setup, Smt, VfRules,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -322,8 +322,9 @@ pub enum NicPlan {
         /// The VLAN that the NIC adds and takes away.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vlan: Option<VlanId>,
-        /// Whether the guest may change its MAC and go promiscuous.
-        trust: bool,
+        /// What it is held to beside.
+        #[serde(flatten)]
+        rules: VfRules,
         /// What is common to all cards.
         #[serde(flatten)]
         nic: NicCommon,

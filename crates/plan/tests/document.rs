@@ -127,7 +127,10 @@ fn parts() -> PlanParts {
         index,
         address: pci(address),
         vlan,
-        trust: true,
+        rules: bmslice_spec::VfRules {
+            trust: true,
+            ..Default::default()
+        },
         nic,
     };
     let virtio = |nic| NicPlan::Virtio {

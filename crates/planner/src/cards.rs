@@ -74,7 +74,7 @@ pub(crate) fn deal(
                     group: along(site, pf, &choices[at]),
                     nic: common,
                 },
-                (NicKind::Vf { vlan, trust, .. }, Some(pf)) => {
+                (NicKind::Vf { vlan, rules, .. }, Some(pf)) => {
                     let index = indices.get(&(at, number)).copied();
                     let found = index
                         .and_then(|index| Some((index, function::vf_address(pf.function, index)?)));
@@ -89,7 +89,7 @@ pub(crate) fn deal(
                         index,
                         address,
                         vlan: *vlan,
-                        trust: *trust,
+                        rules: *rules,
                         nic: common,
                     }
                 }

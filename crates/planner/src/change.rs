@@ -234,7 +234,7 @@ impl Change {
                                 of: device.clone(),
                                 vlan: None,
                                 mac: None,
-                                trust: false,
+                                rules: bmslice_spec::VfRules::default(),
                             };
                         }
                     });

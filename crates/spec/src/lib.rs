@@ -22,6 +22,7 @@ mod seal_host;
 mod seal_nic;
 mod sealed;
 mod slip;
+mod vf;
 mod wire;
 mod yaml;
 
@@ -29,3 +30,4 @@ pub use diagnostic::{SpecError, SpecErrors};
 pub use rules::{InvalidSlicing, Path, Step, Violation};
 pub use schema::schema;
 pub use sealed::*;
+pub use vf::{VfLink, VfRules};

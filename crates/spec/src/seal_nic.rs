@@ -7,6 +7,7 @@ use crate::diagnostic::{Mistake, Span, shown};
 use crate::rules::Path;
 use crate::seal::Sealer;
 use crate::sealed::{FabricSpec, GuestNetwork, NicChoice, NicKind, NicNuma, NicSpec};
+use crate::vf::{VfLink, VfRules};
 use crate::wire;
 
 /// Stands in for a choice that is wrong and noted: it breaks no rule.
@@ -91,7 +92,18 @@ impl Sealer<'_> {
             of: of.map_or(ANY, |of| self.device(of, &span)),
             vlan: self.vlan(vf.vlan),
             mac: self.mac(vf.mac),
-            trust: Self::flag(&vf.trust, false),
+            rules: VfRules {
+                trust: Self::flag(&vf.trust, false),
+                spoof_check: Self::flag(&vf.spoof_check, true),
+                max_rate: self.rate(vf.max_rate),
+                link: match vf.link {
+                    Field::Given(wire::VfLink::Up, _) => VfLink::Up,
+                    Field::Given(wire::VfLink::Down, _) => VfLink::Down,
+                    Field::Given(wire::VfLink::Auto, _) | Field::Absent | Field::Bad(_) => {
+                        VfLink::Auto
+                    }
+                },
+            },
         }
     }
 
@@ -183,6 +195,22 @@ impl Sealer<'_> {
         VlanId::new(unsigned)
             .map_err(|error| self.noted(&error, &span))
             .ok()
+    }
+
+    /// A limit: none at all is written by leaving it out.
+    fn rate(&self, field: Field<String>) -> Option<u32> {
+        let span = match &field {
+            Field::Given(_, span) => span.clone(),
+            Field::Absent | Field::Bad(_) => return None,
+        };
+        let rate = self.speed(field)?;
+        if rate == 0 {
+            let mistake = Mistake::new(span, "a VF that may send nothing is of no use");
+            self.sink
+                .note(mistake.hint("leave `maxRate` out, and it sends as fast as the link"));
+            return None;
+        }
+        Some(rate)
     }
 
     /// Mbit/s of `10G` or `1000M`.

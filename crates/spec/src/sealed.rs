@@ -6,6 +6,7 @@ use bmslice_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::rules::InvalidSlicing;
+use crate::vf::VfRules;
 
 /// What is wanted of one server (or of each of several), all of whose rules hold.
 ///
@@ -292,8 +293,9 @@ pub enum NicKind {
         vlan: Option<VlanId>,
         /// A given MAC; `None` derives one from server and slice.
         mac: Option<MacAddress>,
-        /// Whether the guest may change its MAC and go promiscuous.
-        trust: bool,
+        /// What it is held to beside.
+        #[serde(flatten)]
+        rules: VfRules,
     },
     /// A virtio card on a libvirt network, only when asked for.
     Virtio {

@@ -414,6 +414,28 @@ pub(crate) struct Vf {
     /// Whether the guest may change its MAC and see all traffic.
     #[schemars(extend("default" = false))]
     pub trust: Field<bool>,
+    /// Whether the NIC drops frames that the guest sends with another MAC than its own.
+    #[schemars(extend("default" = true))]
+    pub spoof_check: Field<bool>,
+    /// The most that the guest sends: `1G`, `500M`; as fast as the link when not said.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*[GM]$"))]
+    pub max_rate: Field<String>,
+    /// The link that the guest sees.
+    #[schemars(extend("default" = "auto"))]
+    pub link: Field<VfLink>,
+}
+
+/// The link that a VF sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a link of a VF")]
+#[schemars(rename = "VfLink")]
+pub(crate) enum VfLink {
+    /// The NIC's own.
+    Auto,
+    /// Always up.
+    Up,
+    /// Always down.
+    Down,
 }
 
 /// A virtio card.

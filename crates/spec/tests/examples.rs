@@ -53,13 +53,13 @@ fn the_labs_two_slices_take_a_whole_nic_and_a_vf() {
     };
     let kinds: Vec<&NicKind> = slicing.slices.iter().map(|s| &s.nics[0].kind).collect();
     let vlan = Some(bmslice_model::VlanId::new(102).unwrap());
-    let (mac, trust) = (None, false);
+    let (mac, rules) = (None, bmslice_spec::VfRules::default());
     let device = need;
     let vf = NicKind::Vf {
         of: NicChoice::Name("enp130s0".into()),
         vlan,
         mac,
-        trust,
+        rules,
     };
     assert_eq!(kinds, [&NicKind::Passthrough { device }, &vf]);
     assert_eq!(slicing.slices[0].hugepages, Some(ByteSize::from_gib(1)));

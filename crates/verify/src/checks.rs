@@ -200,7 +200,7 @@ pub const CHECKS: &[Check] = &[
     ),
     slice(
         "vf-settings",
-        "MAC, VLAN and trust that the physical function enforces",
+        "MAC, VLAN, trust, spoof check, rate and link state that the physical function enforces",
         comparisons::devices::vf_settings,
     ),
     slice(

@@ -205,7 +205,7 @@ pub(crate) fn observed() -> Observed {
                         index,
                         address,
                         vlan,
-                        trust,
+                        rules,
                         nic,
                         ..
                     } => Some((
@@ -214,7 +214,10 @@ pub(crate) fn observed() -> Observed {
                             index: *index,
                             mac: nic.mac,
                             vlan: *vlan,
-                            trust: Some(*trust),
+                            trust: Some(rules.trust),
+                            spoof_check: Some(rules.spoof_check),
+                            max_rate: rules.max_rate,
+                            link: Some(rules.link),
                         }),
                     )),
                     _ => None,

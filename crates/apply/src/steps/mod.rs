@@ -17,3 +17,4 @@ pub mod quiet;
 pub mod seed;
 pub mod sriov;
 pub mod trial;
+pub mod vf;

@@ -239,7 +239,7 @@ fn vf(of: NicChoice, vlan: u64, mac: Option<MacAddress>) -> NicKind {
         of,
         vlan: Some(VlanId::new(vlan).unwrap()),
         mac,
-        trust: false,
+        rules: bmslice_spec::VfRules::default(),
     }
 }
 
@@ -360,7 +360,7 @@ fn virtual_of(pf: &str, address: &str, vlan: u64, own: &str) -> NicPlan {
         index: 0,
         address: pci(address),
         vlan: Some(VlanId::new(vlan).unwrap()),
-        trust: false,
+        rules: bmslice_spec::VfRules::default(),
         nic: common(Some(mac(own)), Some(true)),
     }
 }

@@ -162,14 +162,13 @@ fn nic_document(nic: &NicPlan, fabric: Option<&FabricTable>) -> Nic {
             index,
             address,
             vlan,
-            trust,
+            rules,
             ..
         } => {
-            let vlan = vlan
-                .map(|vlan| format!(", VLAN {vlan}"))
-                .unwrap_or_default();
-            let trust = if *trust { ", trusted" } else { "" };
-            format!("VF {index} {address} of {}{vlan}{trust}", device(pf))
+            let mut words = vec![format!("VF {index} {address} of {}", device(pf))];
+            words.extend(vlan.map(|vlan| format!("VLAN {vlan}")));
+            words.extend(rules.described());
+            words.join(", ")
         }
         NicPlan::Virtio { network, .. } => format!("virtio on network {network}"),
     };

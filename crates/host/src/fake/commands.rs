@@ -258,7 +258,7 @@ impl World {
                     "address": vf.mac,
                     "broadcast": "ff:ff:ff:ff:ff:ff",
                     "vlan_list": [vlan],
-                    "rate": { "max_tx": 0, "min_tx": 0 },
+                    "rate": { "max_tx": vf.max_rate, "min_tx": 0 },
                     "spoofchk": vf.spoof_check,
                     "link_state": vf.link_state,
                     "trust": vf.trust,
@@ -334,6 +334,10 @@ impl World {
                     _ => return wrong(),
                 },
                 ("qos", _) => {}
+                ("max_tx_rate", _) => match value.parse() {
+                    Ok(rate) => settings.max_rate = rate,
+                    Err(_) => return wrong(),
+                },
                 ("trust", Some(on)) => settings.trust = on,
                 ("spoofchk", Some(on)) => settings.spoof_check = on,
                 ("state", _) if ["auto", "enable", "disable"].contains(value) => {

@@ -70,6 +70,8 @@ pub struct VfSettings {
     pub trust: bool,
     /// Whether the card checks the sender's MAC.
     pub spoof_check: bool,
+    /// The most that it sends, in Mbit/s; 0 is no limit.
+    pub max_rate: u32,
     /// `auto`, `enable` or `disable`.
     pub link_state: String,
 }
@@ -81,6 +83,7 @@ impl Default for VfSettings {
             vlan: 0,
             trust: false,
             spoof_check: true,
+            max_rate: 0,
             link_state: "auto".into(),
         }
     }

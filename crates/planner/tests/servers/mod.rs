@@ -289,7 +289,7 @@ pub fn vf(of: NicChoice) -> NicSpec {
         of,
         vlan: None,
         mac: None,
-        trust: false,
+        rules: bmslice_spec::VfRules::default(),
     })
 }
 

@@ -325,7 +325,10 @@ impl Stock {
                     index: 0,
                     address: self.function(),
                     vlan: vlan.map(|id| VlanId::new(u64::from(id)).unwrap()),
-                    trust: *trust,
+                    rules: bmslice_spec::VfRules {
+                        trust: *trust,
+                        ..Default::default()
+                    },
                     nic,
                 }
             }

@@ -223,7 +223,7 @@ pub(crate) fn vf_settings(view: &SliceView) -> Seen<Vec<Verdict>> {
             index,
             address,
             vlan: tag,
-            trust,
+            rules,
             nic,
         } = nic
         else {
@@ -259,17 +259,45 @@ pub(crate) fn vf_settings(view: &SliceView) -> Seen<Vec<Verdict>> {
         }
         let trusted = |trust: bool| if trust { "trusted" } else { "not trusted" };
         match state.trust {
-            Some(got) if got != *trust => verdicts.push(Verdict::differs(
+            Some(got) if got != rules.trust => verdicts.push(Verdict::differs(
                 format!("the trust in {what}"),
-                trusted(*trust),
+                trusted(rules.trust),
                 trusted(got),
             )),
             // A driver that knows no trust gives none.
-            None if *trust => verdicts.push(Verdict::unknown(format!(
+            None if rules.trust => verdicts.push(Verdict::unknown(format!(
                 "the driver of {} does not tell whether it trusts {what}",
                 pf.address
             ))),
             _ => {}
+        }
+        let checked = |on: bool| if on { "checked" } else { "not checked" };
+        match state.spoof_check {
+            Some(got) if got != rules.spoof_check => verdicts.push(Verdict::differs(
+                format!("the sender's MAC of {what}"),
+                checked(rules.spoof_check),
+                checked(got),
+            )),
+            _ => {}
+        }
+        let rate = |rate: Option<u32>| match rate {
+            Some(rate) => format!("at most {rate} Mbit/s"),
+            None => "no limit".into(),
+        };
+        if state.max_rate != rules.max_rate {
+            verdicts.push(Verdict::differs(
+                format!("what {what} sends"),
+                rate(rules.max_rate),
+                rate(state.max_rate),
+            ));
+        }
+        let link = state.link.unwrap_or_default();
+        if link != rules.link {
+            verdicts.push(Verdict::differs(
+                format!("the link state of {what}"),
+                rules.link.word(),
+                link.word(),
+            ));
         }
         if verdicts.len() == before {
             verdicts.push(Verdict::satisfied(format!(
@@ -277,7 +305,7 @@ pub(crate) fn vf_settings(view: &SliceView) -> Seen<Vec<Verdict>> {
                 nic.mac
                     .map_or_else(|| "any MAC".into(), |mac| mac.to_string()),
                 vlan(*tag),
-                trusted(*trust),
+                trusted(rules.trust),
             )));
         }
     }

@@ -147,6 +147,14 @@ fn a_vf_with_another_mac_vlan_or_trust_differs() {
         vf(|state| state.trust = Some(true)),
         says("trust in", "not trusted", "trusted")
     );
+    assert_eq!(
+        vf(|state| state.spoof_check = Some(false)),
+        says("sender's MAC of", "checked", "not checked")
+    );
+    assert_eq!(
+        vf(|state| state.link = Some(bmslice_spec::VfLink::Down)),
+        says("link state of", "auto", "disable")
+    );
     assert!(
         damaged(|facts| {
             let state = facts.guests[1]
