@@ -133,7 +133,13 @@ pub fn differences(inventory: &Inventory, hwloc: &Reading) -> BTreeMap<Topic, St
     if !hwloc.kinds.is_empty() {
         compare(
             Topic::Kinds,
-            kinds(groups(inventory, &shown, |cpu| cpu.kind.clone())),
+            kinds(groups(inventory, &shown, |cpu| {
+                // hwloc makes one kind of name, capacity and base frequency.
+                let clocks = &inventory.power.frequencies;
+                let clock = clocks.iter().find(|group| group.cpus.contains(cpu.id));
+                let base = clock.and_then(|group| group.base);
+                Some((cpu.kind.clone(), cpu.capacity, base))
+            })),
             kinds(sorted(hwloc.kinds.iter().cloned())),
         );
     }
