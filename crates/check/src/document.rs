@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bmslice_plan::Fingerprint;
+use bmslice_plan::{Fingerprint, SlicePlan};
 use bmslice_spec::Setup;
 
 use crate::{Case, Found, Invariant};
@@ -48,6 +48,29 @@ pub(crate) const FINGERPRINT: Invariant = Invariant {
                     Some(slice.name.clone()),
                     format!("it is for the server `{named}`, this is `{hostname}`"),
                 );
+            }
+        }
+    },
+};
+
+pub(crate) const APART: Invariant = Invariant {
+    code: "apart",
+    rule: "no two slices of a group that is to be apart are on this server",
+    test: |case, found| {
+        let mut first: BTreeMap<&str, &SlicePlan> = BTreeMap::new();
+        for (slice, spec) in case.slices() {
+            let Some(group) = &spec.apart else { continue };
+            match first.get(group.as_str()) {
+                Some(other) => found.slice(
+                    slice,
+                    format!(
+                        "it is to be apart from slice `{}`, as the group `{group}` says, and is on the same server",
+                        other.name
+                    ),
+                ),
+                None => {
+                    first.insert(group, slice);
+                }
             }
         }
     },

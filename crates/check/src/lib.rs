@@ -58,6 +58,7 @@ pub const INVARIANTS: &[Invariant] = &[
     document::SPEC_DIGEST,
     document::FINGERPRINT,
     document::SLICES,
+    document::APART,
     document::AS_ASKED,
     document::IDENTITY,
     document::DISK,

@@ -80,6 +80,11 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
     ("fingerprint", "another server's name", InPlan(|p| p.server.hostname = "other".into())),
     ("fingerprint", "a card was taken out", OnServer(|i| i.pci.retain(|f| f.address != pci("0000:83:00.0")))),
     ("slices", "one is missing", InPlan(|p| { p.slices.remove(WIDE); })),
+    ("apart", "two on one server that are to be apart", Asked(|s| {
+        for slice in [RED, BLUE] {
+            s[slice].apart = Some("workers".into());
+        }
+    })),
     ("slices", "one more", InPlan(|p| p.slices[RED].name = "purple".parse().unwrap())),
     ("slices", "another order", InPlan(|p| p.slices.swap(RED, BLUE))),
     ("as-asked", "another tenant", InPlan(|p| p.slices[RED].tenant = "blue-tenant".parse().unwrap())),

@@ -1,7 +1,8 @@
 //! How long one answer takes on one server.
 //!
 //! `fit` places one more guest, with its threads, beside those that lie there, and takes it away;
-//! `no` says that there is no room; `plan` makes the whole document of the seed's server.
+//! `no` says that there is no room; `plan` makes the whole document of the seed's server. What is
+//! timed are functions of their own, so that callgrind can count the instructions of a call.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use bmslice_inventory::Inventory;
 use bmslice_model::CpuId;
+use bmslice_plan::Plan;
 use bmslice_planner::fleet::{CoreShape, Fleet, Guest, NodeShape, Sharing, Threads, pin};
 use bmslice_planner::{plan, plan_following};
 use bmslice_spec::Slicing;
@@ -73,6 +75,7 @@ fn guest(vcpus: u32, cells: u32, vfs: u32) -> Guest {
 }
 
 /// A guest more, with the threads of all who lie on its nodes, and away again.
+#[inline(never)]
 fn fit(fleet: &mut Fleet, server: &Server, more: Guest, here: &[(Guest, usize)]) {
     let id = fleet.add(black_box(more)).unwrap();
     let seat = fleet.seat(id).unwrap();
@@ -82,6 +85,18 @@ fn fit(fleet: &mut Fleet, server: &Server, more: Guest, here: &[(Guest, usize)])
         black_box(pin(&server.cores[node], &cells, Sharing::WholeCores).unwrap());
     }
     fleet.remove(id);
+}
+
+/// There is no room for a guest.
+#[inline(never)]
+fn no(fleet: &mut Fleet, more: Guest) {
+    assert!(fleet.add(black_box(more)).is_none());
+}
+
+/// The whole document.
+#[inline(never)]
+fn document_of(spec: &Slicing, inventory: &Inventory) -> Plan {
+    plan(black_box(spec), black_box(inventory)).unwrap()
 }
 
 fn one_server(c: &mut Criterion) {
@@ -105,10 +120,10 @@ fn one_server(c: &mut Criterion) {
     });
     while fleet.add(guest(1, 1, 1)).is_some() {}
     c.bench_function("no/epyc, two nodes, VFs exhausted", |b| {
-        b.iter(|| assert!(fleet.add(black_box(guest(8, 2, 2))).is_none()));
+        b.iter(|| no(&mut fleet, guest(8, 2, 2)));
     });
     c.bench_function("no/epyc, one node, VFs exhausted", |b| {
-        b.iter(|| assert!(fleet.add(black_box(guest(8, 1, 2))).is_none()));
+        b.iter(|| no(&mut fleet, guest(8, 1, 2)));
     });
 }
 
@@ -119,7 +134,7 @@ fn document(c: &mut Criterion) {
     let inventory = std::fs::read_to_string(folder.join("inventory.json")).unwrap();
     let inventory: Inventory = serde_json::from_str(&inventory).unwrap();
     c.bench_function("plan/seed", |b| {
-        b.iter(|| plan(black_box(&spec), black_box(&inventory)).unwrap());
+        b.iter(|| document_of(&spec, &inventory));
     });
     let before = plan(&spec, &inventory).unwrap();
     c.bench_function("plan/seed, nothing changed", |b| {

@@ -6,11 +6,12 @@
 use bmslice_model::{ByteSize, SliceName};
 use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec, Slicing};
 
+use crate::decide::{self, Answer};
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
 use crate::problem::Site;
 use crate::refusal::{Refusal, slice_named};
-use crate::search::{self, Answer, Relax};
+use crate::search::Relax;
 use crate::text::{and, count, ticked};
 
 /// Steps for one question of the many that are asked here.
@@ -19,7 +20,7 @@ const STEPS: u64 = 20_000;
 /// The refusal of a problem without a placement.
 pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
     let impossible = |demands: &[usize], relax: Relax| {
-        search::decide(&site.problem, demands, relax, STEPS) == Answer::Impossible
+        decide::decide(&site.problem, demands, relax, STEPS) == Answer::Impossible
     };
     let mut core: Vec<usize> = (0..spec.slices.len()).collect();
     // From the end: those that remain are the first of the file that clash.

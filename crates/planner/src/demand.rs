@@ -5,9 +5,9 @@
 //! what is asked, with no core too many.
 
 use bmslice_model::{ByteSize, NumaNodeId, count};
-use bmslice_spec::{Numa, SliceSpec, Smt};
+use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec, Smt};
 
-use crate::devices::Want;
+use crate::devices::{Near, Want};
 use crate::memory::Memory;
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -101,6 +101,15 @@ impl Demand {
         self.pool = vec![vec![0; classes]];
     }
 
+    /// Makes the search take a device near that is to be near if possible.
+    pub fn insist_on_near(&mut self) {
+        for want in &mut self.wants {
+            if want.near == Near::Should {
+                want.near = Near::Must;
+            }
+        }
+    }
+
     /// Fewest cores that any way takes: of cell 0, with the pool, and of each other cell.
     pub fn fewest(&self) -> (u32, u32) {
         let fewest = |takes: &[Counts]| {
@@ -123,6 +132,27 @@ impl Demand {
             && !self.kept
             && !other.kept
     }
+}
+
+/// Whether two slices that lie nowhere yet ask for the same on every server: all that
+/// [`Demand::read`] and the devices' candidates depend on.
+pub(crate) fn ask_alike(a: &SliceSpec, b: &SliceSpec) -> bool {
+    fn cards(slice: &SliceSpec) -> impl Iterator<Item = (bool, &NicChoice)> {
+        slice.nics.iter().filter_map(|nic| match &nic.kind {
+            NicKind::Passthrough { device } => Some((true, device)),
+            NicKind::Vf { of, .. } => Some((false, of)),
+            NicKind::Virtio { .. } => None,
+        })
+    }
+    a.vcpus == b.vcpus
+        && a.smt == b.smt
+        && a.emulator_cores == b.emulator_cores
+        && a.memory == b.memory
+        && a.hugepages == b.hugepages
+        && a.numa == b.numa
+        && a.server == b.server
+        && a.apart == b.apart
+        && cards(a).eq(cards(b))
 }
 
 /// How many guest cells a slice has.

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use bmslice_inventory::PciFunction;
 use bmslice_model::{PciAddress, SliceName};
 use bmslice_plan::{DeviceRef, NicPlan, Plan};
-use bmslice_spec::{NicChoice, NicKind, NicNuma, Slicing};
+use bmslice_spec::{NicChoice, NicKind, NicNuma, SliceSpec};
 
-use crate::function::{Obstacle, Pf, number_groups, physical_functions, references};
+use crate::function::{Obstacle, Pf, references};
+use crate::ground::Ground;
 use crate::refusal::{NicThere, Refusal};
 use crate::server::Server;
 
@@ -43,26 +44,21 @@ pub(crate) enum Near {
 #[derive(Debug)]
 pub(crate) struct Devices<'a> {
     /// By address.
-    pub pfs: Vec<Pf<'a>>,
+    pub pfs: &'a [Pf<'a>],
     pub groups: usize,
     /// By slice, then card; virtio cards take no device.
     pub wants: Vec<Vec<Want>>,
 }
 
 impl<'a> Devices<'a> {
-    pub fn read(
-        spec: &Slicing,
-        server: &Server<'a>,
-        previous: Option<&Plan>,
-    ) -> Result<Self, Refusal> {
-        let mut pfs = physical_functions(server, previous);
-        let groups = number_groups(&mut pfs);
+    pub fn read(ground: &'a Ground<'a>, slices: &[&SliceSpec]) -> Result<Self, Refusal> {
+        let (server, previous) = (&ground.server, ground.previous);
         let mut devices = Self {
-            pfs,
-            groups,
+            pfs: &ground.pfs,
+            groups: ground.groups,
             wants: Vec::new(),
         };
-        for slice in &spec.slices {
+        for slice in slices {
             let mut wants = Vec::new();
             for (nic, card) in slice.nics.iter().enumerate() {
                 let (choice, whole) = match &card.kind {
@@ -83,7 +79,7 @@ impl<'a> Devices<'a> {
             }
             devices.wants.push(wants);
         }
-        devices.named_apart(spec)?;
+        devices.named_apart(slices)?;
         Ok(devices)
     }
 
@@ -206,7 +202,7 @@ impl<'a> Devices<'a> {
         let Some(function) = function else {
             return Err(Refusal::NicAbsent {
                 slice: looked.slice.clone(),
-                near: nearest(&asked, &self.pfs),
+                near: nearest(&asked, self.pfs),
                 asked,
                 there: self.there(),
             });
@@ -297,7 +293,7 @@ impl<'a> Devices<'a> {
     }
 
     /// Two cards whose devices the user named, and that cannot both have them.
-    fn named_apart(&self, spec: &Slicing) -> Result<(), Refusal> {
+    fn named_apart(&self, slices: &[&SliceSpec]) -> Result<(), Refusal> {
         let named: Vec<(usize, &Want)> = self
             .wants
             .iter()
@@ -305,7 +301,7 @@ impl<'a> Devices<'a> {
             .flat_map(|(slice, wants)| wants.iter().map(move |want| (slice, want)))
             .filter(|(_, want)| want.named)
             .collect();
-        let name = |slice: usize| spec.slices[slice].name.clone();
+        let name = |slice: usize| slices[slice].name.clone();
         let mut split: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for &(slice, want) in &named {
             if !want.whole {

@@ -7,9 +7,10 @@
 //! heuristic of Gupta and Ho, 1999), and the walk then only confirms. It proves nothing: that there
 //! is none is the walk's to say.
 
+use crate::decide::{self, Answer};
 use crate::demand::Demand;
 use crate::problem::Problem;
-use crate::search::{self, Answer, Choice, Relax};
+use crate::search::{Choice, Relax};
 
 /// Each begins with the demands in another order.
 const ATTEMPTS: u64 = 48;
@@ -148,7 +149,7 @@ fn confirm(
     for &(at, site) in sites {
         narrowed.demands[at].sites = vec![problem.demands[at].sites[site].clone()];
     }
-    let Answer::Found(mut choices) = search::walk(&narrowed, demands, relax, CONFIRM_STEPS) else {
+    let Answer::Found(mut choices) = decide::walk(&narrowed, demands, relax, CONFIRM_STEPS) else {
         return None;
     };
     for &(at, site) in sites {

@@ -5,9 +5,9 @@
 //! deterministic: the same input gives the same bytes. The rules are planning rules 1 to 8 and 10.
 //!
 //! ```text
-//! Slicing ─► Demand ┐                      ┌► layout ┐
-//!                   ├► Problem ─► search ─► best ────┼► assemble ─► Plan + Report
-//! Inventory ► Server┘      └► conflict ► change      └► cards
+//! Slicing ──► Demand ┐                      ┌► layout ┐
+//!                    ├► Problem ─► decide ─► best ────┼► assemble ─► Plan + Report
+//! Inventory ► Ground ┘      └► conflict ► nearest     └► cards
 //! ```
 //!
 //! A plan stays what it is when it is applied: [`plan_following`] recognises what the plan in force
@@ -16,20 +16,25 @@
 
 mod assemble;
 mod best;
+mod candidates;
 mod cards;
 mod change;
 mod conflict;
 mod cores;
+mod decide;
 mod demand;
 mod devices;
 mod fill;
 pub mod fleet;
 mod function;
+mod ground;
+mod hint;
 mod identity;
 mod kernel;
 mod kinds;
 mod layout;
 mod memory;
+mod nearest;
 mod problem;
 mod queues;
 mod refusal;
@@ -41,13 +46,15 @@ mod text;
 
 use bmslice_inventory::Inventory;
 use bmslice_plan::{Plan, PlanParts};
-use bmslice_spec::Slicing;
+use bmslice_spec::{SliceSpec, Slicing};
 
 pub use change::Change;
 pub use refusal::{NicThere, Refusal};
 
+use decide::Answer;
+use ground::{Ground, Standing};
 use problem::{Keep, Site};
-use search::{Answer, Relax};
+use search::Relax;
 
 /// Plans a server that no plan is in force on.
 ///
@@ -91,16 +98,25 @@ pub fn plan_with(
     previous: Option<&Plan>,
     running: Running,
 ) -> Result<Plan, Refusal> {
-    let parts = place(spec, inventory, previous, running).map_err(|mut refusal| {
+    plan_on(
+        spec,
+        &Standing::new(&spec.host, inventory, previous),
+        running,
+    )
+}
+
+/// Plans a server as it stands.
+fn plan_on(spec: &Slicing, standing: &Standing<'_>, running: Running) -> Result<Plan, Refusal> {
+    let parts = place(spec, standing, running).map_err(|mut refusal| {
         if refusal.change_mut().is_some() {
-            let found = change::nearest(spec, inventory, previous, &refusal);
+            let found = nearest::nearest(spec, standing, &refusal);
             if let Some(change) = refusal.change_mut() {
                 *change = found.map(Box::new);
             }
         }
         refusal
     })?;
-    let Some(previous) = previous else {
+    let Some(previous) = standing.previous else {
         return Ok(Plan::new(parts)?);
     };
     // The report speaks of the server as it was when the plan was made: that alone is no change.
@@ -121,9 +137,9 @@ pub fn plan_with(
 /// What is kept, from the most to the least: a slice that is changed in whatever way restarts, and
 /// may as well move; one that is not changed moves only when that is allowed, and then alone if that
 /// suffices.
-fn keeps(slices: usize, previous: Option<&Plan>, running: Running) -> Vec<Keep> {
+fn keeps(slices: usize, in_force: bool, running: Running) -> Vec<Keep> {
     let mut keeps = vec![Keep::Cores];
-    if previous.is_none() {
+    if !in_force {
         return keeps;
     }
     keeps.push(Keep::Unchanged);
@@ -135,25 +151,33 @@ fn keeps(slices: usize, previous: Option<&Plan>, running: Running) -> Vec<Keep> 
 }
 
 /// Finds a placement and makes the parts of its plan.
-fn place(
+fn place(spec: &Slicing, standing: &Standing<'_>, running: Running) -> Result<PlanParts, Refusal> {
+    let slices: Vec<&SliceSpec> = spec.slices.iter().collect();
+    standing.here(&slices)?;
+    standing.on_ground(&spec.host, &slices, |ground| {
+        place_on(spec, ground, &slices, running)
+    })?
+}
+
+fn place_on(
     spec: &Slicing,
-    inventory: &Inventory,
-    previous: Option<&Plan>,
+    ground: &Ground<'_>,
+    slices: &[&SliceSpec],
     running: Running,
 ) -> Result<PlanParts, Refusal> {
-    let all: Vec<usize> = (0..spec.slices.len()).collect();
+    let all: Vec<usize> = (0..slices.len()).collect();
     let undecided = |steps: u64| Refusal::Undecided {
         steps,
-        slices: spec.slices.iter().map(|slice| slice.name.clone()).collect(),
+        slices: slices.iter().map(|slice| slice.name.clone()).collect(),
     };
     let mut last = None;
-    for keep in keeps(spec.slices.len(), previous, running) {
-        let site = Site::read(spec, inventory, previous, keep)?;
-        let limit = search::DECIDE_STEPS;
-        match search::decide(&site.problem, &all, Relax::default(), limit) {
+    for keep in keeps(slices.len(), ground.previous.is_some(), running) {
+        let site = Site::read(ground, slices, keep)?;
+        let limit = decide::DECIDE_STEPS;
+        match decide::decide(&site.problem, &all, Relax::default(), limit) {
             Answer::Found(choices) => {
                 let best = best::find(&site, choices).ok_or_else(|| undecided(limit))?;
-                return assemble::parts(spec, &site, &best, previous);
+                return assemble::parts(spec, &site, &best, ground.previous);
             }
             Answer::Impossible => {
                 let nothing_stays = site.kept.iter().all(Option::is_none);
@@ -171,15 +195,19 @@ fn place(
     }
 }
 
-/// Whether a spec surely fits, with little effort.
-fn fits(spec: &Slicing, inventory: &Inventory, previous: Option<&Plan>, running: Running) -> bool {
+/// Whether slices surely fit, with little effort; of those of these numbers, also the devices near
+/// that are to be near if possible.
+fn fits(ground: &Ground<'_>, slices: &[&SliceSpec], near: &[usize], running: Running) -> bool {
     const STEPS: u64 = 20_000;
-    let all: Vec<usize> = (0..spec.slices.len()).collect();
-    keeps(spec.slices.len(), previous, running)
+    let all: Vec<usize> = (0..slices.len()).collect();
+    keeps(slices.len(), ground.previous.is_some(), running)
         .into_iter()
         .any(|keep| {
-            Site::read(spec, inventory, previous, keep).is_ok_and(|site| {
-                let answer = search::decide(&site.problem, &all, Relax::default(), STEPS);
+            Site::read(ground, slices, keep).is_ok_and(|mut site| {
+                for &at in near {
+                    site.problem.demands[at].insist_on_near();
+                }
+                let answer = decide::decide(&site.problem, &all, Relax::default(), STEPS);
                 matches!(answer, Answer::Found(_))
             })
         })

@@ -4,15 +4,16 @@
 //! and capacities. What stays where it is (planning rule 9) is taken out of the capacities here, so
 //! that the search cannot move it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bmslice_inventory::Inventory;
 use bmslice_model::CpuSet;
-use bmslice_plan::{NicPlan, Plan, SlicePlan};
-use bmslice_spec::{SliceSpec, Slicing};
+use bmslice_plan::{NicPlan, SlicePlan};
+use bmslice_spec::SliceSpec;
 
 use crate::demand::{Counts, Demand};
 use crate::devices::{Devices, Near};
+use crate::ground::Ground;
 use crate::layout::{self, CellPlace};
 use crate::memory::Memory;
 use crate::refusal::Refusal;
@@ -72,7 +73,8 @@ impl Keep {
 /// The problem, and the facts behind its numbers.
 #[derive(Debug)]
 pub(crate) struct Site<'a> {
-    pub server: Server<'a>,
+    /// Without the cores of what stays.
+    pub server: Cow<'a, Server<'a>>,
     pub devices: Devices<'a>,
     pub problem: Problem,
     /// By slice: where it stays, when it stays.
@@ -83,28 +85,27 @@ pub(crate) struct Site<'a> {
 
 impl<'a> Site<'a> {
     pub fn read(
-        spec: &Slicing,
-        inventory: &'a Inventory,
-        previous: Option<&Plan>,
+        ground: &'a Ground<'a>,
+        slices: &[&SliceSpec],
         keep: Keep,
     ) -> Result<Self, Refusal> {
-        elsewhere(spec, inventory)?;
-        let mut server = Server::read(spec, inventory, previous)?;
-        let devices = Devices::read(spec, &server, previous)?;
-        let sizes = spec.slices.iter().filter_map(|slice| slice.hugepages);
-        let memory = Memory::read(&server, sizes, spec.slices.len(), previous);
-        let mut demands = Vec::with_capacity(spec.slices.len());
-        for (at, slice) in spec.slices.iter().enumerate() {
+        let previous = ground.previous;
+        let mut server = Cow::Borrowed(&ground.server);
+        let devices = Devices::read(ground, slices)?;
+        let sizes = slices.iter().filter_map(|slice| slice.hugepages);
+        let memory = Memory::read(&server, sizes, slices.len(), previous);
+        let mut demands = Vec::with_capacity(slices.len());
+        for (at, slice) in slices.iter().enumerate() {
             let wants = devices.wants[at].clone();
             demands.push(Demand::read(at, slice, &server, &memory, wants)?);
         }
         let mut broken = server.taken_l3.clone();
-        let mut kept = vec![None; spec.slices.len()];
-        for (at, slice) in spec.slices.iter().enumerate() {
+        let mut kept = vec![None; slices.len()];
+        for (at, slice) in slices.iter().enumerate() {
             let was = previous.and_then(|plan| plan.slice(slice.name.as_str()));
             let was =
                 was.filter(|was| keep.holds(at, || unchanged(slice, was, &demands[at], &devices)));
-            let Some(places) = was.and_then(|was| stays(slice, was, &mut server)) else {
+            let Some(places) = was.and_then(|was| stays(slice, was, server.to_mut())) else {
                 continue;
             };
             for place in &places {
@@ -125,21 +126,6 @@ impl<'a> Site<'a> {
             broken,
         })
     }
-}
-
-/// Refuses a slice that is for another server.
-fn elsewhere(spec: &Slicing, inventory: &Inventory) -> Result<(), Refusal> {
-    let here = &inventory.machine.hostname;
-    for slice in &spec.slices {
-        if let Some(server) = slice.server.as_ref().filter(|server| *server != here) {
-            return Err(Refusal::OtherServer {
-                slice: slice.name.clone(),
-                server: server.clone(),
-                here: here.clone(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Whether a slice asks for the memory and the cards that it has.
@@ -266,14 +252,13 @@ impl Problem {
         let mut kinds: Vec<(Vec<Counts>, Vec<u64>, Option<usize>)> = Vec::new();
         (0..count)
             .map(|node| {
-                let mut domains: BTreeMap<usize, Vec<Core>> = BTreeMap::new();
+                let classes = server.classes.len();
+                let mut domains: BTreeMap<usize, Counts> = BTreeMap::new();
                 for core in &server.nodes[node].free {
-                    domains.entry(core.l3).or_default().push(core.clone());
+                    let counts = domains.entry(core.l3).or_insert_with(|| vec![0; classes]);
+                    counts[core.class] += 1;
                 }
-                let mut shape: Vec<Counts> = domains
-                    .values()
-                    .map(|cores| counts(cores, server.classes.len()))
-                    .collect();
+                let mut shape: Vec<Counts> = domains.into_values().collect();
                 shape.sort_unstable();
                 // Somebody may care for just this node: its number, or a device on it.
                 let singled_out = self.demands.iter().any(|demand| {

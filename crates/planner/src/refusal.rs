@@ -1,7 +1,7 @@
 //! Why there is no plan.
 //!
-//! Takes what was found; says what was asked, what is there, and the nearest change that would make
-//! it fit (planning rule 10). A change is only named after it was tried.
+//! Takes what was found; says what was asked and what is there, to people, and by codes and names to
+//! programs. What would do instead is said by [`hint`](crate::hint).
 
 use bmslice_model::{ByteSize, CmdlineError, MacAddress, NumaNodeId, PciAddress, SliceName};
 use bmslice_plan::PlanFileError;
@@ -343,6 +343,18 @@ pub enum Refusal {
         /// The server that is planned.
         here: String,
     },
+    /// Two slices of a group whose slices lie on different servers.
+    #[error(
+        "slices `{first}` and `{second}` are to be on different servers, as the group `{group}` says"
+    )]
+    Apart {
+        /// One slice.
+        first: SliceName,
+        /// The other.
+        second: SliceName,
+        /// Their group.
+        group: String,
+    },
     /// The smallest set of slices and requirements that cannot hold together.
     #[error("{asked}; {there}")]
     NoRoom {
@@ -376,67 +388,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What would make it fit, lower case, without a full stop.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        if let Some(change) = self.change() {
-            return Some(change.to_string());
-        }
-        match self {
-            Self::NicAbsent {
-                near: Some(near), ..
-            } => Some(format!("did you mean `{near}`?")),
-            Self::NicAbsent { .. } => Some(
-                "a NIC that a guest has shows neither name nor MAC: name it by its PCI address"
-                    .into(),
-            ),
-            Self::NicIsVf { of: Some(of), .. } => Some(format!(
-                "write `vf: {{ of: {of} }}`: which of its functions it becomes is planned"
-            )),
-            Self::NameTaken { slice, .. } => Some(format!(
-                "give the slice another name, or take the domain away with `virsh undefine {slice}`"
-            )),
-            Self::Reserve { has, .. } if *has > 0 => Some(format!(
-                "write `reserve: {{ cores: {} }}`",
-                has.saturating_sub(1).max(1)
-            )),
-            Self::Uneven { near, .. } => Some(near.clone()),
-            Self::NoSuchPage { offered, .. } => Some(match offered.first() {
-                Some(size) => format!("write `hugepages: {size}`"),
-                None => "leave `hugepages` out".into(),
-            }),
-            Self::NoSuchNode { nodes, .. } => {
-                let first = nodes.first()?;
-                Some(format!(
-                    "write `numa: {{ node: {first} }}` or `numa: single`"
-                ))
-            }
-            Self::SpreadTooWide { nodes, .. } if nodes.len() > 1 => {
-                Some(format!("write `numa: {{ spread: {} }}`", nodes.len()))
-            }
-            Self::SpreadTooWide { .. } => Some("write `numa: single`".into()),
-            Self::MacUnknown { .. } => Some(
-                "give the NIC back to its driver and read the inventory again, or leave `network` out"
-                    .into(),
-            ),
-            Self::OtherServer { server, .. } => Some(format!(
-                "plan the servers together: give `--inventory` of `{server}`, too"
-            )),
-            Self::MacTwice { .. } => Some("write `mac: auto` for one of them".into()),
-            Self::Undecided { .. } => {
-                Some("say of the largest slices where they go, with `numa: { node: N }`".into())
-            }
-            Self::Unsound(_) | Self::Argument(_) => Some(
-                "this is a mistake of bmslice, unless the inventory was changed by hand: report it with the spec and a capture of the server"
-                    .into(),
-            ),
-            Self::NoVfAddress { .. } => {
-                Some("make one virtual function on the server and read the inventory again".into())
-            }
-            _ => None,
-        }
-    }
-
     /// A stable name for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -466,6 +417,7 @@ impl Refusal {
             Self::SpreadTooWide { .. } => "spread-too-wide",
             Self::MacTwice { .. } => "mac-twice",
             Self::OtherServer { .. } => "other-server",
+            Self::Apart { .. } => "apart",
             Self::NoRoom { .. } => "no-room",
             Self::Undecided { .. } => "undecided",
             Self::Unsound(_) => "unsound",
@@ -500,7 +452,9 @@ impl Refusal {
             | Self::NoSuchNode { slice, .. }
             | Self::SpreadTooWide { slice, .. }
             | Self::OtherServer { slice, .. } => vec![slice],
-            Self::NicGivenTwice { first, second, .. } | Self::MacTwice { first, second, .. } => {
+            Self::NicGivenTwice { first, second, .. }
+            | Self::MacTwice { first, second, .. }
+            | Self::Apart { first, second, .. } => {
                 vec![first, second]
             }
             Self::WholeAndSplit { whole, split, .. } => vec![whole, split],
@@ -508,61 +462,6 @@ impl Refusal {
                 slice, other_slice, ..
             } => vec![slice, other_slice],
             Self::NoRoom { slices, .. } | Self::Undecided { slices, .. } => slices.iter().collect(),
-        }
-    }
-
-    /// The change that was tried and would do.
-    #[must_use]
-    pub fn change(&self) -> Option<&Change> {
-        match self {
-            Self::NicHostNeeds { change, .. }
-            | Self::GroupHostNeeds { change, .. }
-            | Self::NicInUse { change, .. }
-            | Self::NoSriov { change, .. }
-            | Self::NicRmrr { change, .. }
-            | Self::VfGroup { change, .. }
-            | Self::NicGivenTwice { change, .. }
-            | Self::WholeAndSplit { change, .. }
-            | Self::GroupShared { change, .. }
-            | Self::VfTotal { change, .. }
-            | Self::NoRoom { change, .. } => change.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// Whether a change can make it fit at all.
-    pub(crate) fn has_change(&self) -> bool {
-        matches!(
-            self,
-            Self::NicHostNeeds { .. }
-                | Self::GroupHostNeeds { .. }
-                | Self::NicInUse { .. }
-                | Self::NoSriov { .. }
-                | Self::NicRmrr { .. }
-                | Self::VfGroup { .. }
-                | Self::NicGivenTwice { .. }
-                | Self::WholeAndSplit { .. }
-                | Self::GroupShared { .. }
-                | Self::VfTotal { .. }
-                | Self::NoRoom { .. }
-        )
-    }
-
-    /// The place for a change, in refusals that can have one.
-    pub(crate) fn change_mut(&mut self) -> Option<&mut Option<Box<Change>>> {
-        match self {
-            Self::NicHostNeeds { change, .. }
-            | Self::GroupHostNeeds { change, .. }
-            | Self::NicInUse { change, .. }
-            | Self::NoSriov { change, .. }
-            | Self::NicRmrr { change, .. }
-            | Self::VfGroup { change, .. }
-            | Self::NicGivenTwice { change, .. }
-            | Self::WholeAndSplit { change, .. }
-            | Self::GroupShared { change, .. }
-            | Self::VfTotal { change, .. }
-            | Self::NoRoom { change, .. } => Some(change),
-            _ => None,
         }
     }
 }

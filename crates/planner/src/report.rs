@@ -308,7 +308,7 @@ fn management_is_known(inventory: &Inventory) -> bool {
 }
 
 fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
-    for pf in &site.devices.pfs {
+    for pf in site.devices.pfs {
         let current = pf.function.sriov.as_ref().map_or(0, |sriov| sriov.current);
         let whole = parts.slices.iter().flat_map(|slice| &slice.nics).any(|nic| {
             matches!(nic, NicPlan::Passthrough { device, .. } if device.address == pf.address())

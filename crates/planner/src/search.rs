@@ -1,16 +1,13 @@
-//! The joint assignment of all slices to nodes and devices.
+//! A walk over all ways to assign slices to nodes and devices.
 //!
-//! Takes demands, free cores, memory and functions as numbers; gives a choice for every demand, or
-//! says that none exists, or that the bounded effort did not tell. Feasibility is exact: every
-//! site, take and device is tried, states that led nowhere are remembered, and what is alike (nodes
-//! in the same state, slices that ask for the same, functions that differ in nothing) is tried
-//! once. Effort is counted in steps, never in time, so that the same input gives the same plan.
-
-use std::collections::HashSet;
+//! Takes demands, free cores, memory and functions as numbers, and a visitor; goes through every
+//! site, take and device, and what is alike (nodes in the same state, slices that ask for the same,
+//! functions that differ in nothing) once. What is looked for is the visitor's: anything at all
+//! ([`decide`](crate::decide)), or the best ([`best`](crate::best)). Effort is counted in steps,
+//! never in time, so that the same input gives the same plan.
 
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
-use crate::fill::fill;
 use crate::problem::Problem;
 
 /// What was chosen for one demand.
@@ -33,20 +30,6 @@ pub(crate) struct Relax {
     pub memory: bool,
     pub devices: bool,
 }
-
-/// What a search says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// By demand.
-    Found(Vec<Choice>),
-    Impossible,
-    GaveUp {
-        steps: u64,
-    },
-}
-
-/// Steps for deciding whether anything fits.
-pub(crate) const DECIDE_STEPS: u64 = 300_000;
 
 /// A way to say where the walk is to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -357,150 +340,6 @@ impl<'p, V: Visitor> Walk<'p, V> {
             self.used.memory[node][demand.page.unwrap_or(sizes)] -= demand.memory;
         }
     }
-}
-
-/// Whether anything fits: stops at the first placement.
-struct Decide {
-    /// States from which nothing was found.
-    dead: HashSet<Vec<u64>>,
-    found: Option<Vec<Choice>>,
-}
-
-impl Decide {
-    /// All that the rest of the walk depends on. Nodes that only their state tells apart are
-    /// sorted, unless the next demand may depend on their numbers.
-    fn state(walk: &Walk<'_, Self>) -> Vec<u64> {
-        let depth = walk.chosen.len();
-        let first = walk.first_site(depth);
-        let mut key = vec![depth as u64, first as u64];
-        let problem = walk.problem;
-        let node = |node: usize| -> Vec<u64> {
-            std::iter::once(problem.kinds[node] as u64)
-                .chain(walk.used.cores[node].iter().map(|&n| u64::from(n)))
-                .chain(walk.used.memory[node].iter().copied())
-                .collect()
-        };
-        let mut nodes: Vec<Vec<u64>> = (0..problem.kinds.len()).map(node).collect();
-        if first == 0 {
-            nodes.sort_unstable();
-        }
-        key.extend(nodes.into_iter().flatten());
-        key.extend(walk.used.vfs.iter().map(|&n| u64::from(n)));
-        key.extend(walk.used.whole.iter().map(|&n| u64::from(n)));
-        // Whose a group is matters only to the slice itself, whose cards are placed together.
-        key.extend(walk.used.groups.iter().map(|group| match group {
-            Group::Free => 0,
-            Group::Split => 1,
-            Group::Given(_) => 2,
-        }));
-        key
-    }
-
-    /// Whether the demands to come ask for more cores than are left, or one of them for more than
-    /// any site has.
-    fn hopeless(walk: &Walk<'_, Self>) -> bool {
-        if walk.relax.cores {
-            return false;
-        }
-        let problem = walk.problem;
-        let left: Vec<u32> = problem
-            .cores
-            .iter()
-            .zip(&walk.used.cores)
-            .map(|(free, used)| free.iter().sum::<u32>() - used.iter().sum::<u32>())
-            .collect();
-        let mut all: u64 = left.iter().map(|&n| u64::from(n)).sum();
-        for depth in walk.chosen.len()..walk.order.len() {
-            let demand = walk.demand(depth);
-            let (first, other) = demand.fewest();
-            let cells = demand.sites.first().map_or(1, Vec::len) as u64;
-            let Some(rest) =
-                all.checked_sub(u64::from(first) + u64::from(other) * cells.saturating_sub(1))
-            else {
-                return true;
-            };
-            all = rest;
-            let somewhere = demand.sites.iter().any(|site| {
-                left[site[0]] >= first && site[1..].iter().all(|&node| left[node] >= other)
-            });
-            if !somewhere {
-                return true;
-            }
-        }
-        false
-    }
-}
-
-impl Visitor for Decide {
-    fn enter(walk: &mut Walk<'_, Self>) -> bool {
-        if Self::hopeless(walk) {
-            return false;
-        }
-        let state = Self::state(walk);
-        !walk.visitor.dead.contains(&state)
-    }
-
-    fn leave(walk: &mut Walk<'_, Self>) {
-        let state = Self::state(walk);
-        walk.visitor.dead.insert(state);
-    }
-
-    fn complete(walk: &mut Walk<'_, Self>) -> Go {
-        walk.visitor.found = Some(walk.chosen.clone());
-        Go::Stop
-    }
-
-    fn alike(walk: &Walk<'_, Self>, a: usize, b: usize) -> bool {
-        walk.problem.kinds[a] == walk.problem.kinds[b]
-            && walk.used.cores[a] == walk.used.cores[b]
-            && walk.used.memory[a] == walk.used.memory[b]
-    }
-}
-
-/// Whether these demands (by index) can be placed together. What the walk cannot tell within its
-/// steps, filling node by node sometimes can.
-pub(crate) fn decide(problem: &Problem, demands: &[usize], relax: Relax, limit: u64) -> Answer {
-    match walk(problem, demands, relax, limit) {
-        Answer::GaveUp { steps } => match fill(problem, demands, relax) {
-            Some(choices) => Answer::Found(choices),
-            None => Answer::GaveUp { steps },
-        },
-        answer => answer,
-    }
-}
-
-/// Walks over all choices until one is found.
-pub(crate) fn walk(problem: &Problem, demands: &[usize], relax: Relax, limit: u64) -> Answer {
-    let mut order = demands.to_vec();
-    // Those with the least choice first, then the largest; twins side by side.
-    order.sort_by_key(|&at| {
-        let demand = &problem.demands[at];
-        (
-            demand.sites.len() > 1,
-            std::cmp::Reverse(demand.fewest()),
-            std::cmp::Reverse(demand.memory),
-            twin_of(problem, at),
-            at,
-        )
-    });
-    let visitor = Decide {
-        dead: HashSet::new(),
-        found: None,
-    };
-    let mut walk = Walk::new(problem, order, relax, limit, visitor);
-    walk.place();
-    match walk.visitor.found {
-        Some(chosen) => Answer::Found(in_order(&walk.order, chosen, problem.demands.len())),
-        None if walk.steps > walk.limit => Answer::GaveUp { steps: limit },
-        None => Answer::Impossible,
-    }
-}
-
-/// The first demand that asks for the same.
-fn twin_of(problem: &Problem, at: usize) -> usize {
-    (0..at)
-        .find(|&other| problem.demands[other].is_twin(&problem.demands[at]))
-        .unwrap_or(at)
 }
 
 /// Choices by demand; demands that were not placed get an empty one.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bmslice_inventory::{CacheKind, DomainFacts, Inventory};
 use bmslice_model::{CpuId, CpuSet, NumaNodeId, PciAddress, SliceName};
 use bmslice_plan::Plan;
-use bmslice_spec::{HostSpec, Isolation, Slicing};
+use bmslice_spec::{HostSpec, Isolation, SliceSpec};
 
 use crate::identity;
 use crate::refusal::Refusal;
@@ -55,7 +55,7 @@ pub(crate) struct Foreign {
     pub devices: Vec<PciAddress>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Server<'a> {
     pub inventory: &'a Inventory,
     /// By node number.
@@ -79,7 +79,8 @@ pub(crate) struct Server<'a> {
 
 impl<'a> Server<'a> {
     pub fn read(
-        spec: &Slicing,
+        host: &HostSpec,
+        slices: &[&SliceSpec],
         inventory: &'a Inventory,
         previous: Option<&Plan>,
     ) -> Result<Self, Refusal> {
@@ -102,7 +103,7 @@ impl<'a> Server<'a> {
                 architecture: machine.architecture.clone(),
             });
         }
-        let (foreign, own_running) = domains(spec, inventory, previous, &online)?;
+        let (foreign, own_running) = domains(slices, inventory, previous, &online)?;
         let all = cores(inventory, &online);
         let classes: Vec<usize> = all
             .iter()
@@ -169,7 +170,7 @@ impl<'a> Server<'a> {
         }
         let before: Vec<Vec<Core>> = server.nodes.iter().map(|node| node.free.clone()).collect();
         let taken = server.taken_l3.len();
-        server.reserve(&spec.host, boot_node, &total)?;
+        server.reserve(host, boot_node, &total)?;
         if let Some(plan) = previous {
             server.keep_reserve(&plan.host().cpus, before, taken);
         }
@@ -312,26 +313,30 @@ fn same_uuid(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
+/// The domains that libvirt knows.
+pub(crate) fn domains_of(inventory: &Inventory) -> &[DomainFacts] {
+    let libvirt = inventory.hypervisor.libvirt.as_ref();
+    libvirt.map_or(&[], |libvirt| &libvirt.domains)
+}
+
+/// Whether the plan in force made a domain.
+pub(crate) fn is_planned(domain: &DomainFacts, previous: Option<&Plan>) -> bool {
+    let slice = previous.and_then(|plan| plan.slice(&domain.name));
+    slice.is_some_and(|slice| same_uuid(&slice.uuid, &domain.uuid))
+}
+
 /// Running domains that are not this plan's, and the names of those that are.
 fn domains(
-    spec: &Slicing,
+    slices: &[&SliceSpec],
     inventory: &Inventory,
     previous: Option<&Plan>,
     online: &CpuSet,
 ) -> Result<(Vec<Foreign>, BTreeSet<String>), Refusal> {
-    let known: &[DomainFacts] = inventory
-        .hypervisor
-        .libvirt
-        .as_ref()
-        .map_or(&[], |libvirt| &libvirt.domains);
     let mut foreign = Vec::new();
     let mut own = BTreeSet::new();
-    for domain in known {
-        let planned = previous
-            .and_then(|plan| plan.slice(&domain.name))
-            .is_some_and(|slice| same_uuid(&slice.uuid, &domain.uuid));
-        let wanted = spec
-            .slices
+    for domain in domains_of(inventory) {
+        let planned = is_planned(domain, previous);
+        let wanted = slices
             .iter()
             .find(|slice| slice.name.as_str() == domain.name);
         if let Some(slice) = wanted

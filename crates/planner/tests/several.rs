@@ -372,3 +372,109 @@ fn memory_of_all_kinds_is_counted_in_the_bound() {
     let placement = place(&spec(slices), &fleet(&["one", "two"]));
     assert_eq!((placement.placed(), placement.bound), (4, 4));
 }
+
+fn apart_from(mut slice: SliceSpec, group: &str) -> SliceSpec {
+    slice.apart = Some(group.into());
+    slice
+}
+
+#[test]
+fn slices_of_a_group_that_is_apart_lie_on_different_servers() {
+    let slices = vec![
+        apart_from(slice("a", 2), "workers"),
+        apart_from(slice("b", 2), "workers"),
+        apart_from(slice("c", 2), "others"),
+        slice("d", 2),
+    ];
+    let placement = place(&spec(slices), &fleet(&["one", "two"]));
+    assert_eq!(seats(&placement), [vec!["a", "c", "d"], vec!["b"]]);
+}
+
+#[test]
+fn a_group_larger_than_the_fleet_leaves_one_over_and_it_is_proven() {
+    let slices = (0..3).map(|n| apart_from(slice(&format!("w{n}"), 2), "workers"));
+    let placement = place(&spec(slices.collect()), &fleet(&["one", "two"]));
+    assert_eq!((placement.placed(), placement.bound), (2, 2));
+    let unplaced = &placement.unplaced[0];
+    assert_eq!(unplaced.why.len(), 2);
+    for (_, refusal) in &unplaced.why {
+        assert!(matches!(refusal, Refusal::Apart { .. }), "{refusal}");
+    }
+    let (_, change) = unplaced.change.as_ref().unwrap();
+    assert!(matches!(change, Change::OneMore { .. }), "{change}");
+}
+
+#[test]
+fn one_server_refuses_two_slices_that_are_to_be_apart() {
+    let slices = ["a", "b"].map(|name| apart_from(slice(name, 2), "workers"));
+    let refusal = plan(&spec(slices.into()), &named("one")).unwrap_err();
+    assert_eq!(refusal.code(), "apart");
+    assert_eq!(
+        refusal.to_string(),
+        "slices `a` and `b` are to be on different servers, as the group `workers` says"
+    );
+}
+
+#[test]
+fn one_of_two_that_run_side_by_side_moves_when_they_are_to_be_apart() {
+    let servers = fleet(&["one", "two"]);
+    let before = place(&spec(vec![slice("a", 2), slice("b", 2)]), &servers);
+    assert_eq!(seats(&before), [vec!["a", "b"], vec![]]);
+    let slices = ["a", "b"].map(|name| apart_from(slice(name, 2), "workers"));
+    let after = place_with(&spec(slices.into()), &servers, &plans(&before), keep());
+    assert_eq!(seats(&after), [vec!["a"], vec!["b"]]);
+}
+
+/// Whether the first card of a slice is local.
+fn is_local(placement: &Placement, name: &str) -> Option<bool> {
+    let plans = placement.shares.iter().filter_map(|s| s.plan.as_ref());
+    let slice = plans.filter_map(|plan| plan.slice(name)).next().unwrap();
+    slice.nics[0].common().local
+}
+
+#[test]
+fn a_slice_goes_where_a_nic_is_near_that_is_to_be_near_if_possible() {
+    // `one` has NICs on node 0 only, and `a` fills that node.
+    let mut servers = fleet(&["one", "two"]);
+    servers[0]
+        .pci
+        .retain(|f| f.node != Some(bmslice_model::NumaNodeId(1)));
+    let mut a = slice("a", 8);
+    a.numa = Numa::Node(bmslice_model::NumaNodeId(0));
+    a.server = Some("one".into());
+    let mut b = slice("b", 4);
+    b.nics = vec![whole(need(NicNuma::Prefer))];
+    let placement = place(&spec(vec![a.clone(), b.clone()]), &servers);
+    assert_eq!(seats(&placement), [vec!["a"], vec!["b"]]);
+    assert_eq!(is_local(&placement, "b"), Some(true));
+
+    // Alone it goes there all the same, to a remote NIC.
+    let placement = place(&spec(vec![a, b]), &servers[..1]);
+    assert_eq!(placement.placed(), 2);
+    assert_eq!(is_local(&placement, "b"), Some(false));
+}
+
+#[test]
+fn a_near_nic_does_not_move_what_runs_nor_cost_a_place() {
+    let mut servers = fleet(&["one", "two"]);
+    servers[0]
+        .pci
+        .retain(|f| f.node != Some(bmslice_model::NumaNodeId(1)));
+    servers[1].pci.clear();
+    let near = |name: &str| {
+        let mut slice = slice(name, 8);
+        slice.nics = vec![vf(need(NicNuma::Prefer))];
+        slice
+    };
+    // Each fills a node, and only one node has NICs.
+    let both = spec(vec![near("a"), near("b")]);
+    let placement = place(&both, &servers);
+    assert_eq!(seats(&placement), [vec!["a", "b"], vec![]]);
+    assert_eq!(is_local(&placement, "a"), Some(true));
+    assert_eq!(is_local(&placement, "b"), Some(false));
+
+    // `b` stays where it runs, though `three` had a near one.
+    let more = [servers, fleet(&["three"])].concat();
+    let after = place_with(&both, &more, &plans(&placement), keep());
+    assert_eq!(seats(&after), [vec!["a", "b"], vec![], vec![]]);
+}

@@ -151,10 +151,12 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
         memory_rules(slice, &at, &mut found);
         nic_rules(slice, &at, &mut found);
         server_rules(slice, &at, &mut found);
+        apart_rules(slice, &at, &mut found);
         guest::rules(slice, &at, &mut found);
     }
     unique_names(slices, &mut found);
     unique_devices(slices, &mut found);
+    apart_on_one(slices, &mut found);
     found.0
 }
 
@@ -170,6 +172,46 @@ fn server_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
             format!("`{}` is no host name", crate::diagnostic::shown(server)),
             "write what `hostname` says on that server, as `server: edge1`",
         );
+    }
+}
+
+/// A group's name, of the characters of a tenant's.
+fn apart_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let Some(group) = &slice.apart else { return };
+    let inner = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let first = group.chars().next();
+    let begins = first.is_some_and(|c| c.is_ascii_alphanumeric());
+    if group.len() > 63 || !begins || !group.chars().all(inner) {
+        found.say(
+            at.field("apart"),
+            format!("`{}` is no name of a group", crate::diagnostic::shown(group)),
+            "write up to 63 letters, digits, `_`, `.` and `-`, the same for each slice of the group, as `apart: red-workers`",
+        );
+    }
+}
+
+/// Two slices that are to be apart and both name one server.
+fn apart_on_one(slices: &[(usize, &SliceSpec)], found: &mut Found) {
+    let mut seen: HashMap<(&str, &str), usize> = HashMap::new();
+    for &(i, slice) in slices {
+        let (Some(group), Some(server)) = (&slice.apart, &slice.server) else {
+            continue;
+        };
+        let at = |i, field| Path::default().field("slices").index(i).field(field);
+        match seen.get(&(group.as_str(), server.as_str())) {
+            Some(first) => found.clash(
+                at(i, "server"),
+                format!(
+                    "two slices of the group `{group}`, which are to be apart, are for `{server}`"
+                ),
+                "name another server, or none, or take one of them out of the group",
+                at(*first, "server"),
+                "the first one",
+            ),
+            None => {
+                seen.insert((group, server), i);
+            }
+        }
     }
 }
 

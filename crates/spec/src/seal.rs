@@ -322,6 +322,7 @@ impl Sealer<'_> {
             },
             autostart: Self::flag(&slice.autostart, true),
             server: Self::text(slice.server),
+            apart: Self::text(slice.apart),
             name,
         })
     }

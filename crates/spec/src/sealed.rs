@@ -40,17 +40,28 @@ impl Slicing {
     /// # Errors
     /// [`InvalidSlicing`] with every rule that does not hold.
     pub fn new(host: HostSpec, slices: Vec<SliceSpec>) -> Result<Self, InvalidSlicing> {
-        let numbered: Vec<(usize, &SliceSpec)> = slices.iter().enumerate().collect();
-        let violations = crate::rules::violations(&host, &numbered);
-        if !violations.is_empty() {
-            return Err(InvalidSlicing { violations });
-        }
+        Self::holds(&host, &slices)?;
         let digest = crate::digest::digest(&host, &slices);
         Ok(Self(SlicingFields {
             host,
             slices,
             digest,
         }))
+    }
+
+    /// Whether [`Slicing::new`] would take them. For whoever tries many, since the digest costs more
+    /// than the rules.
+    ///
+    /// # Errors
+    /// [`InvalidSlicing`] with every rule that does not hold.
+    pub fn holds(host: &HostSpec, slices: &[SliceSpec]) -> Result<(), InvalidSlicing> {
+        let numbered: Vec<(usize, &SliceSpec)> = slices.iter().enumerate().collect();
+        let violations = crate::rules::violations(host, &numbered);
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(InvalidSlicing { violations })
+        }
     }
 }
 
@@ -230,6 +241,9 @@ pub struct SliceSpec {
     /// The host name of the server that it is for; `None` is any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// The group of slices no two of which share a server (planning rule 11).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apart: Option<String>,
 }
 
 /// How vCPUs use sibling threads (planning rule 4).

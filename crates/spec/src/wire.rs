@@ -172,6 +172,10 @@ pub(crate) struct Slice {
     /// Which server, by its host name; any of those that are planned together when not given.
     #[schemars(regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"))]
     pub server: Field<String>,
+    /// A group of slices no two of which share a server, by any name: `apart: red-workers`. Each
+    /// goes to another of the servers that are planned together.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    pub apart: Field<String>,
     /// Where in the server.
     #[schemars(extend("default" = "single"))]
     pub numa: Field<Numa>,

@@ -67,7 +67,7 @@ fn the_labs_two_slices_take_a_whole_nic_and_a_vf() {
 }
 
 #[test]
-fn the_fleets_dns_is_for_edge3_and_the_others_for_any_server() {
+fn the_fleets_dns_is_for_edge3_and_reds_workers_are_apart() {
     let slicing = parse(FLEET);
     let named: Vec<(&str, Option<&str>)> = slicing
         .slices
@@ -76,6 +76,8 @@ fn the_fleets_dns_is_for_edge3_and_the_others_for_any_server() {
         .filter(|(_, server)| server.is_some())
         .collect();
     assert_eq!(named, [("dns", Some("edge3"))]);
+    let apart = slicing.slices.iter().filter_map(|s| s.apart.as_deref());
+    assert_eq!(apart.collect::<Vec<_>>(), ["red-workers", "red-workers"]);
     assert_eq!(slicing.slices.len(), 5);
 }
 

@@ -231,6 +231,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
         machine: GuestMachine::Q35,
         autostart: true,
         server: None,
+        apart: None,
     }
 }
 

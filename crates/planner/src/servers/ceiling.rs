@@ -6,49 +6,85 @@
 //! ones, what lies in force where, and which L3 anything shares. Where servers differ in threads per
 //! core, a slice counts as on the server where it takes least.
 
+use std::collections::BTreeMap;
+
 use bmslice_model::ByteSize;
 use bmslice_spec::{NicChoice, NicKind, NicNuma};
 
-use super::seats::{Seats, part};
+use super::seats::Seats;
 use crate::demand;
 use crate::fleet::{self, Effort, Guest, NodeShape, Objective, Packing, Sharing, Threads};
-use crate::problem::{Keep, Site};
+use crate::memory::Memory;
 
-/// More slices than this times servers, and it is not tried of each whether it fits alone.
+/// More kinds of slices than this times servers, and it is not tried of each whether it fits alone.
 const ALONE: usize = 20_000;
+
+/// What the numbers say.
+#[derive(Debug)]
+pub(super) struct Ceiling {
+    /// The slices that some server would hold if it held nothing else.
+    slices: Vec<usize>,
+    /// Where numbers alone would put these.
+    packing: Packing,
+    bound: u64,
+}
+
+impl Ceiling {
+    fn of(seats: &mut Seats<'_>) -> Self {
+        let slices = possible(seats);
+        let packing = pack(seats, &slices);
+        Self {
+            bound: packing
+                .bound
+                .min(by_nics(seats, &slices))
+                .min(by_groups(seats, &slices)),
+            packing,
+            slices,
+        }
+    }
+}
 
 /// What no placement exceeds, in slices.
 pub(super) fn bound(seats: &mut Seats<'_>) -> u64 {
-    let possible = possible(seats);
-    let (slices, packing) = pack(seats, &possible);
-    debug_assert_eq!(slices.len(), possible.len());
-    packing.bound.min(by_nics(seats, &possible))
+    known(seats).bound
 }
 
 /// Where numbers alone would put slices.
 pub(super) fn seats(seats: &mut Seats<'_>) -> Vec<(usize, usize)> {
-    let possible = possible(seats);
-    let (slices, packing) = pack(seats, &possible);
-    let placed = slices.into_iter().zip(packing.seats);
+    let ceiling = known(seats);
+    let placed = ceiling.slices.iter().zip(&ceiling.packing.seats);
     placed
-        .filter_map(|(slice, seat)| Some((slice, seat?.server)))
+        .filter_map(|(&slice, seat)| Some((slice, seat.as_ref()?.server)))
         .collect()
+}
+
+/// Works it out once.
+fn known<'s>(seats: &'s mut Seats<'_>) -> &'s Ceiling {
+    let found = match seats.ceiling.take() {
+        Some(found) => found,
+        None => Ceiling::of(seats),
+    };
+    seats.ceiling.insert(found)
 }
 
 /// The slices that some server would hold if it held nothing else.
 fn possible(seats: &mut Seats<'_>) -> Vec<usize> {
     let all = 0..seats.spec.slices.len();
-    if all.len() * seats.members.len() > ALONE {
+    if seats.kinds.first.len() * seats.members.len() > ALONE {
         return all.collect();
     }
+    let mut holds = vec![None; seats.kinds.first.len()];
     all.filter(|&slice| {
-        let mut servers = seats.eligible(slice).into_iter();
-        servers.any(|server| seats.fits(server, &[slice]))
+        let kind = seats.kinds.of[slice];
+        *holds[kind].get_or_insert_with(|| {
+            let servers = seats.eligible(slice).to_vec();
+            servers.iter().any(|&server| seats.fits(server, &[slice]))
+        })
     })
     .collect()
 }
 
-fn pack(seats: &Seats<'_>, slices: &[usize]) -> (Vec<usize>, Packing) {
+fn pack(seats: &Seats<'_>, slices: &[usize]) -> Packing {
     let spec = &seats.spec.slices;
     let gib = ByteSize::from_gib(1).bytes();
     let whole = slices.iter().all(|&slice| {
@@ -64,8 +100,7 @@ fn pack(seats: &Seats<'_>, slices: &[usize]) -> (Vec<usize>, Packing) {
         .map(|&slice| guest(seats, slice, unit))
         .collect();
     let (sharing, goal) = (Sharing::WholeCores, Objective::Count);
-    let packing = fleet::pack(&servers, &guests, sharing, goal, Effort::default());
-    (slices.to_vec(), packing)
+    fleet::pack(&servers, &guests, sharing, goal, Effort::default())
 }
 
 /// A server's nodes, in whole cores: a core counts as one thread.
@@ -75,9 +110,10 @@ fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
     };
     let member = &seats.members[server];
     // Never counted too low: memory as the server has it, functions as the NICs could have them.
-    let site = part(seats.spec, &[0]).and_then(|part| {
-        let read = Site::read(&part, member.inventory, member.previous, Keep::Nothing);
-        read.ok()
+    let (host, slices) = (&seats.spec.host, &seats.spec.slices);
+    let memory_there = seats.standing[server].on_ground(host, &[], |ground| {
+        let sizes = slices.iter().filter_map(|slice| slice.hugepages);
+        Memory::read(&ground.server, sizes, 1, ground.previous)
     });
     let mut ids: Vec<_> = member.inventory.nodes.iter().map(|node| node.id).collect();
     ids.sort_unstable();
@@ -92,9 +128,9 @@ fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
     };
     let all = cores.by_node.iter().enumerate().map(|(at, &full)| {
         let (mut memory, id) = of_node(at);
-        if let Some(site) = &site {
-            let kept = &site.problem.memory.nodes[at];
-            let pages = kept.pools.iter().zip(&site.problem.memory.sizes);
+        if let Ok(there) = &memory_there {
+            let kept = &there.nodes[at];
+            let pages = kept.pools.iter().zip(&there.sizes);
             let there: u64 = pages.map(|(pool, size)| pool.existing * size).sum();
             memory = if kept.allowed {
                 there.max(kept.total.saturating_sub(kept.kept))
@@ -124,11 +160,7 @@ fn guest(seats: &Seats<'_>, slice: usize, unit: u64) -> Guest {
     let spec = &seats.spec.slices[slice];
     let cells = demand::cells(spec);
     let counted = cells.min(2);
-    let known = seats.cores.iter().flatten();
-    let fewest = known
-        .map(|cores| seats.needs(slice, &cores.classes))
-        .min()
-        .unwrap_or(0);
+    let fewest = seats.kinds.least(slice);
     let vcpus = fewest.saturating_sub(spec.emulator_cores) / cells;
     // With one cell the pool is on its node; with two, one core of it is counted.
     let (each, emulator) = if cells == 1 {
@@ -181,4 +213,19 @@ fn by_nics(seats: &Seats<'_>, slices: &[usize]) -> u64 {
         enough
     });
     fit.count() as u64
+}
+
+/// A bound from groups whose slices lie on different servers.
+fn by_groups(seats: &Seats<'_>, slices: &[usize]) -> u64 {
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut free = 0;
+    for &slice in slices {
+        match &seats.spec.slices[slice].apart {
+            Some(group) => *groups.entry(group).or_default() += 1,
+            None => free += 1,
+        }
+    }
+    let servers = seats.members.len();
+    let each = groups.into_values().map(|size| size.min(servers));
+    (free + each.sum::<usize>()) as u64
 }

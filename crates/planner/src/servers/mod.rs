@@ -11,6 +11,7 @@
 //! ```
 
 mod ceiling;
+mod kinds;
 mod refused;
 mod seats;
 
@@ -214,7 +215,7 @@ fn share(
                 plan: None,
             };
         };
-        match crate::plan_with(&part, member.inventory, member.previous, options.running) {
+        match crate::plan_on(&part, &seats.standing[server], options.running) {
             Ok(plan) => {
                 return Share {
                     spec: Some(part),

@@ -3,10 +3,13 @@
 //! Takes seats in which it has none; gives for each server what cannot hold together there, and the
 //! nearest change. Nothing is proposed that was not tried beside all that has a place.
 
+use bmslice_spec::SliceSpec;
+
 use super::seats::{Seats, part};
 use super::{Placement, Unplaced};
-use crate::change::{self, Change};
-use crate::{Running, place};
+use crate::change::Change;
+use crate::ground::Standing;
+use crate::{Running, nearest, place};
 
 /// Servers that are explained, and on which changes are tried, those with the least in them first:
 /// on each of many it would be the same.
@@ -16,7 +19,7 @@ const SERVERS: usize = 8;
 pub(super) fn explain(seats: &mut Seats<'_>, slice: usize) -> Unplaced {
     let (spec, members) = (seats.spec, seats.members);
     let running = seats.options.running;
-    let eligible = seats.eligible(slice);
+    let eligible = seats.eligible(slice).to_vec();
     let with = |seats: &Seats<'_>, server: usize| {
         let mut list = seats.on(server).to_vec();
         list.push(slice);
@@ -25,22 +28,22 @@ pub(super) fn explain(seats: &mut Seats<'_>, slice: usize) -> Unplaced {
     };
     let mut why = Vec::new();
     for &server in eligible.iter().take(SERVERS) {
-        let member = &members[server];
         if let Some(part) = with(seats, server)
-            && let Err(refusal) = place(&part, member.inventory, member.previous, running)
+            && let Err(refusal) = place(&part, &seats.standing[server], running)
         {
-            why.push((member.name().to_owned(), refusal));
+            why.push((members[server].name().to_owned(), refusal));
         }
     }
     Unplaced {
         slice: spec.slices[slice].name.clone(),
         eligible: eligible.len(),
-        change: nearest(seats, slice, &eligible, &with),
+        change: nearest_of_any(seats, slice, &eligible, &with),
         why,
     }
 }
 
-fn nearest(
+/// The nearest change on any of the first few servers.
+fn nearest_of_any(
     seats: &mut Seats<'_>,
     slice: usize,
     eligible: &[usize],
@@ -48,35 +51,43 @@ fn nearest(
 ) -> Option<(String, Change)> {
     let (spec, members) = (seats.spec, seats.members);
     let name = &spec.slices[slice].name;
+    // Rank, what is lost of it, server.
     let mut found: Vec<(usize, usize, usize, Change)> = Vec::new();
     if let Some(change) = any_server(seats, slice) {
-        found.push((change.distance(), 0, 0, change));
+        found.push((0, 0, 0, change));
     }
     let mut servers = eligible.to_vec();
     servers.sort_by_key(|&server| (seats.on(server).len(), server));
-    for server in servers.into_iter().take(SERVERS) {
-        let member = &members[server];
-        let change = with(seats, server)
-            .and_then(|part| change::of_slice(&part, member.inventory, member.previous, name));
-        if let Some(change) = change {
+    servers.truncate(SERVERS);
+    // As it would be without slices, in force or not.
+    let one_more = servers.iter().find(|&&server| {
+        let alone = Standing::new(&spec.host, members[server].inventory, None);
+        alone.fits(&spec.host, &[&spec.slices[slice]], Running::Stays)
+    });
+    if let Some(&server) = one_more {
+        let change = Change::OneMore {
+            slice: name.clone(),
+            like: members[server].name().to_owned(),
+        };
+        found.push((nearest::ONE_MORE, 0, server, change));
+    }
+    for server in servers {
+        // What is farther than what was found is not asked for.
+        let within = found.iter().map(|(rank, ..)| *rank).min();
+        let change = with(seats, server).and_then(|part| {
+            let standing = &seats.standing[server];
+            nearest::of_slice(&part, standing, name, within.unwrap_or(usize::MAX))
+        });
+        if let Some((rank, change)) = change {
             // Of two servers on which it would do with fewer vCPUs, the one that takes more.
             let lost = match &change {
                 Change::Vcpus { vcpus, .. } => spec.slices[slice].vcpus.abs_diff(*vcpus) as usize,
                 _ => 0,
             };
-            found.push((change.distance(), lost, server, change));
-        }
-        // As it would be without slices, in force or not.
-        let alone = part(spec, &[slice]);
-        if alone.is_some_and(|alone| crate::fits(&alone, member.inventory, None, Running::Stays)) {
-            let change = Change::OneMore {
-                slice: name.clone(),
-                like: member.name().to_owned(),
-            };
-            found.push((change.distance(), 0, server, change));
+            found.push((rank, lost, server, change));
         }
     }
-    found.sort_by_key(|(distance, lost, server, _)| (*distance, *lost, *server));
+    found.sort_by_key(|(rank, lost, server, _)| (*rank, *lost, *server));
     let (_, _, server, change) = found.into_iter().next()?;
     let place = match &change {
         Change::AnyServer { server, .. } => server.clone(),
@@ -99,8 +110,9 @@ fn any_server(seats: &mut Seats<'_>, slice: usize) -> Option<Change> {
         let mut list = seats.on(server).to_vec();
         list.push(slice);
         list.sort_unstable();
-        let part = part(&change.apply(spec)?, &list)?;
-        let fits = crate::fits(&part, member.inventory, member.previous, Running::Stays);
+        let changed = change.apply(spec)?;
+        let slices: Vec<&SliceSpec> = list.iter().map(|&at| &changed.slices[at]).collect();
+        let fits = seats.standing[server].fits(&spec.host, &slices, Running::Stays);
         fits.then_some(change)
     })
 }

@@ -265,6 +265,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         machine: GuestMachine::Q35,
         autostart: true,
         server: None,
+        apart: None,
     }
 }
 

@@ -1,0 +1,249 @@
+//! The nearest change with which everything fits (planning rule 10).
+//!
+//! Takes a refusal and the server as it stands; tries changes from the nearest to the farthest there,
+//! and gives the first that does. Nothing is proposed that was not tried.
+
+use bmslice_model::{ByteSize, SliceName};
+use bmslice_spec::{SliceSpec, Slicing};
+
+use crate::Running;
+use crate::candidates::{
+    any_nic, fewer_vcpus, not_apart, other_nics, other_nodes, pack, pool_on_host, reserves, spread,
+    virtual_functions, whole, without,
+};
+use crate::change::Change;
+use crate::demand;
+use crate::ground::Standing;
+use crate::refusal::Refusal;
+
+/// Changes that are put together at most.
+const ROUNDS: usize = 6;
+
+/// The nearest change that makes everything fit; or, where no single one does, the nearest one
+/// that makes the slices fit that the refusal is about.
+pub(crate) fn nearest(
+    spec: &Slicing,
+    standing: &Standing<'_>,
+    refusal: &Refusal,
+) -> Option<Change> {
+    settles(spec, standing, refusal).or_else(|| {
+        let first = in_part(spec, standing, refusal)?;
+        one_by_one(spec, standing, &first).or_else(|| Some(Change::Partly(Box::new(first))))
+    })
+}
+
+/// What settles the first refusal, then what settles the next, until nothing is refused.
+fn one_by_one(spec: &Slicing, standing: &Standing<'_>, first: &Change) -> Option<Change> {
+    let mut changed = first.apply(spec)?;
+    let mut changes = vec![first.clone()];
+    while changes.len() < ROUNDS {
+        let refusal = crate::place(&changed, standing, Running::Stays).err()?;
+        refusal.has_change().then_some(())?;
+        let whole = settles(&changed, standing, &refusal);
+        let (next, last) = match whole {
+            Some(change) => (change, true),
+            None => (in_part(&changed, standing, &refusal)?, false),
+        };
+        // To leave slices out settles everything: that is no answer to the first question.
+        if matches!(next, Change::Without { .. } | Change::Repack) {
+            return None;
+        }
+        changed = next.apply(&changed)?;
+        match next {
+            Change::Together(more) => changes.extend(more),
+            next => changes.push(next),
+        }
+        if last {
+            return Some(Change::Together(changes));
+        }
+    }
+    None
+}
+
+/// What settles the refusal alone, where something else is refused as well.
+fn in_part(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option<Change> {
+    let about = refusal.slices();
+    let among = spec.slices.iter();
+    let among = among.filter(|slice| about.contains(&&slice.name));
+    let among = Slicing::new(spec.host.clone(), among.cloned().collect()).ok()?;
+    if among.slices.len() == spec.slices.len() {
+        return None;
+    }
+    settles(&among, standing, refusal)
+}
+
+/// The nearest change of one slice with which it fits beside the others of a spec, and its rank, when
+/// that is at most `within`.
+pub(crate) fn of_slice(
+    spec: &Slicing,
+    standing: &Standing<'_>,
+    slice: &SliceName,
+    within: usize,
+) -> Option<(usize, Change)> {
+    let slices = spec.slices.iter().filter(|other| other.name == *slice);
+    no_room(
+        spec,
+        standing,
+        &slices.collect::<Vec<_>>(),
+        within.min(LEFT_OUT - 1),
+    )
+}
+
+/// Whether a spec fits with a change.
+fn fits(spec: &Slicing, standing: &Standing<'_>, change: &Change) -> bool {
+    let running = if *change == Change::Repack {
+        Running::MayMove
+    } else {
+        Running::Stays
+    };
+    let (mut host, mut slices) = (spec.host.clone(), spec.slices.clone());
+    change.make(&mut host, &mut slices);
+    let all: Vec<&SliceSpec> = slices.iter().collect();
+    Slicing::holds(&host, &slices).is_ok() && standing.fits(&host, &all, running)
+}
+
+/// The nearest change with which a whole spec fits.
+fn settles(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option<Change> {
+    // Who came last gives way first.
+    let slices: Vec<&SliceSpec> = spec
+        .slices
+        .iter()
+        .rev()
+        .filter(|slice| refusal.slices().contains(&&slice.name))
+        .collect();
+    if matches!(refusal, Refusal::NoRoom { .. }) {
+        return no_room(spec, standing, &slices, LEFT_OUT).map(|(_, change)| change);
+    }
+    let fits = |change: &Change| fits(spec, standing, change);
+    let each = |changes: &dyn Fn(&SliceSpec) -> Vec<Change>| {
+        let mut all = slices.iter().flat_map(|slice| changes(slice));
+        all.find(|change| fits(change))
+    };
+    let split = || virtual_functions(&slices).into_iter();
+    split()
+        .filter(|_| !matches!(refusal, Refusal::NicHostNeeds { .. }))
+        .find(|change| fits(change))
+        .or_else(|| each(&|slice| other_nics(slice, standing.inventory)))
+        .or_else(|| split().find(|change| fits(change)))
+        .or_else(|| each(&whole))
+}
+
+/// The rank of one more server among changes.
+pub(crate) const ONE_MORE: usize = 13;
+/// The rank of a slice that is left out.
+const LEFT_OUT: usize = 16;
+
+/// The nearest change for slices that have no room, and its rank: how much it changes of what is
+/// wanted, in the order in which changes are tried. None is tried beyond `within`.
+fn no_room(
+    spec: &Slicing,
+    standing: &Standing<'_>,
+    slices: &[&SliceSpec],
+    within: usize,
+) -> Option<(usize, Change)> {
+    let fits = |change: &Change| fits(spec, standing, change);
+    let each = |changes: &dyn Fn(&SliceSpec) -> Vec<Change>| {
+        let mut all = slices.iter().flat_map(|slice| changes(slice));
+        all.find(|change| fits(change))
+    };
+    let inventory = standing.inventory;
+    let any = |changes: Vec<Change>| changes.into_iter().find(|change| fits(change));
+    let most =
+        |find: &dyn Fn(&SliceSpec) -> Option<Change>| slices.iter().find_map(|slice| find(slice));
+    let in_force = || standing.previous.map(|_| Change::Repack);
+    let fewer = |slice: &SliceSpec| fewer_vcpus(slice, slice.vcpus.saturating_sub(2));
+    let steps: [(usize, &dyn Fn() -> Option<Change>); 15] = [
+        (1, &|| in_force().filter(|change| fits(change))),
+        (2, &|| each(&|slice| other_nodes(slice, inventory))),
+        (3, &|| each(&any_nic)),
+        (4, &|| each(&fewer)),
+        (5, &|| each(&|slice| spread(slice, inventory))),
+        (6, &|| any(virtual_functions(slices))),
+        (7, &|| each(&pack)),
+        (8, &|| each(&pool_on_host)),
+        (9, &|| most(&|slice| less_memory(spec, slice, &fits))),
+        (10, &|| any(reserves(spec))),
+        (11, &|| most(&|slice| most_vcpus(slice, &fits))),
+        (12, &|| each(&|slice| other_nics(slice, inventory))),
+        (14, &|| most(&|slice| smaller(spec, slice, &fits))),
+        (15, &|| each(&not_apart)),
+        (LEFT_OUT, &|| each(&without)),
+    ];
+    let mut steps = steps.iter().take_while(|(rank, _)| *rank <= within);
+    steps.find_map(|(rank, step)| Some((*rank, step()?)))
+}
+
+/// The most vCPUs that fit. Fewer of them fit where more do, so that halving finds it.
+fn most_vcpus(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
+    let cells = demand::cells(slice);
+    let with = |each: u32| Change::Vcpus {
+        slice: slice.name.clone(),
+        vcpus: each * cells,
+    };
+    let (mut low, mut high) = (0, slice.vcpus / cells);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if fits(&with(middle)) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low > 0).then(|| with(low)).filter(|change| fits(change))
+}
+
+/// Fewer vCPUs and less memory together, and NICs anywhere if need be: of what is too large in more
+/// than one way.
+fn smaller(spec: &Slicing, slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
+    let page = slice.hugepages.unwrap_or(ByteSize::from_gib(1));
+    let little = Change::Memory {
+        slice: slice.name.clone(),
+        size: ByteSize::from_bytes(page.bytes().checked_mul(u64::from(demand::cells(slice)))?),
+    };
+    let firsts = std::iter::once(None).chain(any_nic(slice).into_iter().map(Some));
+    firsts.into_iter().find_map(|first| {
+        let first: Vec<Change> = first.into_iter().collect();
+        let all = |more: &[Change]| Change::Together([&first[..], more].concat());
+        // As many vCPUs as would fit with hardly any memory, then as much memory as they leave.
+        let fewer = most_vcpus(slice, &|vcpus| fits(&all(&[vcpus.clone(), little.clone()])));
+        let Some(fewer) = fewer else {
+            return less_memory(spec, slice, &|size| fits(&all(std::slice::from_ref(size))))
+                .map(|size| all(&[size]));
+        };
+        let less = less_memory(spec, slice, &|size| {
+            fits(&all(&[fewer.clone(), size.clone()]))
+        })?;
+        Some(all(&[fewer.clone(), less]))
+    })
+}
+
+/// The most memory that fits.
+fn less_memory(
+    spec: &Slicing,
+    slice: &SliceSpec,
+    fits: &dyn Fn(&Change) -> bool,
+) -> Option<Change> {
+    let page = slice.hugepages.unwrap_or(ByteSize::from_mib(1));
+    let step = page.bytes().checked_mul(u64::from(demand::cells(slice)))?;
+    let with = |steps: u64| Change::Memory {
+        slice: slice.name.clone(),
+        size: ByteSize::from_bytes(steps * step),
+    };
+    // What is too little for any guest counts as fitting, to find the most that fits.
+    let enough = |steps: u64| {
+        let change = with(steps);
+        let (mut host, mut slices) = (spec.host.clone(), spec.slices.clone());
+        change.make(&mut host, &mut slices);
+        Slicing::holds(&host, &slices).is_err() || fits(&change)
+    };
+    let (mut low, mut high) = (0, slice.memory.bytes().checked_div(step)?);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if enough(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Some(with(low)).filter(|change| fits(change))
+}
