@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
 use crate::site::{Licence, Look, Site};
-use crate::steps::boot::{BootArguments, Reboot};
+use crate::steps::boot::{self, BootArguments, Reboot};
 use crate::steps::device::GroupSound;
 use crate::steps::disk::BuildDisk;
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
@@ -208,7 +208,7 @@ impl Step {
             Self::SetAttributes(step) => format!("setting {}", step.about),
             Self::MoveInterrupts(_) => "interrupts".into(),
             Self::MoveKernelThreads(_) => "kernel threads".into(),
-            Self::BootArguments(_) => "boot arguments".into(),
+            Self::BootArguments(_) => boot::KEY.into(),
             Self::BuildDisk(step) => format!("disk {}", step.path),
             Self::BuildSeed(step) => format!("seed {}", step.path),
             Self::Reboot(_) => "reboot".into(),

@@ -53,9 +53,9 @@ pub fn grub_drop_in() -> String {
     )
 }
 
-/// By what GRUB tells one set of arguments from another: 16 hexadecimal digits.
+/// By what boot loaders tell one set of arguments from another: 16 hexadecimal digits.
 #[must_use]
-pub fn grub_digest(args: &[KernelArg]) -> String {
+pub fn args_digest(args: &[KernelArg]) -> String {
     let digest = Sha256::digest(line(args).as_bytes());
     digest.iter().take(8).fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -113,11 +113,11 @@ impl GrubScript {
             let _ = write!(
                 text,
                 "if [ \"$bmslice_confirmed\" = \"{}\" ]; then\n  set bmslice_args='{}'\nfi\n",
-                grub_digest(args),
+                args_digest(args),
                 line(args)
             );
         }
-        let digest = grub_digest(&self.args);
+        let digest = args_digest(&self.args);
         let tried = format!(
             "set bmslice_args='{} {TRIAL}={digest} {ON_TRIAL}'",
             line(&self.args)

@@ -20,8 +20,8 @@ pub use customize::{CustomizeOperation, customize_argv, customize_commands, resi
 pub use domain::{METADATA_NAMESPACE, console_log, definition_digest, domain_xml};
 pub use error::RenderError;
 pub use grub::{
-    GRUB_DROP_IN, GRUB_ENV, GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, TRIAL, grub_can_carry,
-    grub_digest, grub_drop_in, kernel_args,
+    GRUB_DROP_IN, GRUB_ENV, GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, TRIAL, args_digest,
+    grub_can_carry, grub_drop_in, kernel_args,
 };
 pub use host::{
     FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, SLICES_UNIT, fall_back_timer, fall_back_unit,

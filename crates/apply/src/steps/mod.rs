@@ -10,6 +10,8 @@ pub mod disk;
 pub mod domain;
 pub mod files;
 pub mod fixed;
+pub mod grub;
+pub mod loader;
 pub mod memory;
 pub mod partition;
 pub mod quiet;
