@@ -450,7 +450,10 @@ mod tests {
     #[test]
     fn lines_of_the_first_version_are_read() {
         let old = |body: &str| {
-            let line = format!("{{\"v\":1,\"n\":1,\"sum\":\"{}\",\"body\":{body}}}", sum(1, 1, body));
+            let line = format!(
+                "{{\"v\":1,\"n\":1,\"sum\":\"{}\",\"body\":{body}}}",
+                sum(1, 1, body)
+            );
             read_line(&line, 1).unwrap()
         };
         let grub = |config: &str| Loader::Grub {

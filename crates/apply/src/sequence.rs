@@ -7,10 +7,10 @@
 use bmslice_inventory::LiveInventory;
 use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use bmslice_render::{
-    CONFINED, FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, IRQBALANCE_DROP_IN,
-    PARTITION_SLICE, PARTITION_UNIT, RenderError, RenderOptions, SLICES_UNIT, confinement,
-    customize_argv, fall_back_timer, fall_back_unit, host_unit, irqbalance_drop_in,
-    meta_data, network_config, partition_slice, resize_argv, slices_unit, user_data,
+    CONFINED, FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, IRQBALANCE_DROP_IN, PARTITION_SLICE,
+    PARTITION_UNIT, RenderError, RenderOptions, SLICES_UNIT, confinement, customize_argv,
+    fall_back_timer, fall_back_unit, host_unit, irqbalance_drop_in, meta_data, network_config,
+    partition_slice, resize_argv, slices_unit, user_data,
 };
 use bmslice_spec::{Isolation, Setup};
 

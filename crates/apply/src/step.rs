@@ -106,6 +106,14 @@ pub enum Before {
         /// Its permission bits.
         mode: u32,
     },
+    /// The command line that kernel-install gives to kernels to come.
+    #[serde(rename_all = "camelCase")]
+    KernelCmdline {
+        /// Whether its file was there.
+        was_there: bool,
+        /// What stands in for it where it was not.
+        stand_in: String,
+    },
     /// A unit.
     Unit {
         /// Its file's content; `None` when it was not there.

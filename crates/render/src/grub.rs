@@ -30,7 +30,7 @@ pub const TRIAL: &str = "bmslice.trial";
 /// What a boot on trial gets besides: a panic reboots after so many seconds
 /// (Documentation/admin-guide/kernel-parameters.txt), and systemd feeds a hardware watchdog, where
 /// there is one (systemd(1), version 250 and later), that reboots a server whose kernel hangs.
-const ON_TRIAL: &str = "panic=30 systemd.watchdog_sec=60";
+pub(crate) const ON_TRIAL: &str = "panic=30 systemd.watchdog_sec=60";
 
 /// The arguments as one line, for people and for boot loaders that `bmslice` does not know.
 #[must_use]
@@ -38,7 +38,7 @@ pub fn kernel_args(args: &[KernelArg]) -> String {
     format!("{}\n", line(args))
 }
 
-fn line(args: &[KernelArg]) -> String {
+pub(crate) fn line(args: &[KernelArg]) -> String {
     args.iter().cloned().collect::<KernelCmdline>().to_string()
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
 use crate::site::{Look, Site};
-use crate::step::{Before, Observation};
+use crate::step::{Before, Observation, Step};
 use crate::steps::loader::{Keeper, Loader};
 use crate::steps::memory::pool;
 
@@ -36,7 +36,6 @@ pub fn line(args: &[KernelArg]) -> String {
 fn is_exclusive(arg: &KernelArg) -> bool {
     !arg.may_repeat() || arg.is("hugepages") || arg.is("hugepagesz")
 }
-
 
 /// Arguments of the user's own, on a line of a file of his, that would fight ours.
 pub fn conflicts(
@@ -82,32 +81,48 @@ impl BootArguments {
     }
 
     pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
+        if let Some(Step::BootArguments(then)) = look.ledger.done(KEY).map(|entry| &entry.step)
+            && !then.loader.is_kin(&self.loader)
+        {
+            let (was, is) = (then.loader.name(), self.loader.name());
+            return Ok(vec![
+                Problem::new(format!(
+                    "{was} has our kernel arguments on this server, which is booted by {is} now"
+                ))
+                .hint("`bmslice release` first, which takes them back; then apply again"),
+            ]);
+        }
         match self.keeper() {
             Keeper::Grub(grub) => grub.precondition(look),
+            Keeper::Entries(entries) => entries.precondition(look),
         }
     }
 
     pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
         match self.keeper() {
             Keeper::Grub(grub) => grub.observe(look),
+            Keeper::Entries(entries) => entries.observe(look),
         }
     }
 
     pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
         match self.keeper() {
             Keeper::Grub(grub) => grub.before(look),
+            Keeper::Entries(entries) => entries.before(look),
         }
     }
 
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
         match self.keeper() {
             Keeper::Grub(grub) => grub.act(site),
+            Keeper::Entries(entries) => entries.act(site),
         }
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
         match self.keeper() {
             Keeper::Grub(grub) => grub.undo(before, site)?,
+            Keeper::Entries(entries) => entries.undo(before, site)?,
         }
         let running = running_args(&site.look());
         if self.args.iter().any(|arg| running.contains(arg)) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StepError;
 use crate::site::{Look, Site};
+use crate::steps::entries::Entries;
 use crate::steps::grub::Grub;
 
 /// What keeps kernel arguments from one boot to the next.
@@ -23,6 +24,11 @@ pub enum Loader {
         #[serde(alias = "env")]
         config: String,
     },
+    /// systemd-boot, by entries and a variable that boots one of them once (ADR 0011).
+    Entries {
+        /// Their folder: `/boot/efi/loader/entries`.
+        entries: String,
+    },
 }
 
 /// A loader and the arguments that it is to keep.
@@ -30,6 +36,8 @@ pub enum Loader {
 pub enum Keeper<'a> {
     /// GRUB.
     Grub(Grub<'a>),
+    /// systemd-boot.
+    Entries(Entries<'a>),
 }
 
 impl Loader {
@@ -42,10 +50,15 @@ impl Loader {
             } => Some(Self::Grub {
                 config: config.clone(),
             }),
+            BootLoader::SystemdBoot {
+                entries: Some(entries),
+            } => Some(Self::Entries {
+                entries: entries.clone(),
+            }),
             BootLoader::Grub { drop_ins: None, .. }
+            | BootLoader::SystemdBoot { entries: None }
             | BootLoader::Bls
             | BootLoader::Ostree
-            | BootLoader::SystemdBoot
             | BootLoader::Unknown => None,
         }
     }
@@ -54,6 +67,23 @@ impl Loader {
     pub fn with<'a>(&'a self, args: &'a [KernelArg]) -> Keeper<'a> {
         match self {
             Self::Grub { config } => Keeper::Grub(Grub { config, args }),
+            Self::Entries { entries } => Keeper::Entries(Entries {
+                folder: entries,
+                args,
+            }),
+        }
+    }
+
+    /// Whether what one of them keeps can be taken back by the other.
+    pub fn is_kin(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// For people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Grub { .. } => "GRUB",
+            Self::Entries { .. } => "systemd-boot",
         }
     }
 
@@ -62,6 +92,9 @@ impl Loader {
         match self {
             Self::Grub { .. } => {
                 format!("give GRUB the kernel arguments `{args}` by `{GRUB_DROP_IN}`")
+            }
+            Self::Entries { entries } => {
+                format!("give systemd-boot the kernel arguments `{args}` by entries in `{entries}`")
             }
         }
     }
@@ -72,6 +105,9 @@ impl Loader {
             Self::Grub { .. } => {
                 format!("take the kernel arguments of `{GRUB_DROP_IN}` away from GRUB")
             }
+            Self::Entries { entries } => {
+                format!("take our kernel arguments out of the entries in `{entries}`")
+            }
         }
     }
 
@@ -79,6 +115,7 @@ impl Loader {
     pub fn tried(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
         match self.with(&[]) {
             Keeper::Grub(grub) => grub.tried(look),
+            Keeper::Entries(entries) => entries.tried(look),
         }
     }
 
@@ -86,6 +123,7 @@ impl Loader {
     pub fn confirmed(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
         match self.with(&[]) {
             Keeper::Grub(grub) => grub.confirmed(look),
+            Keeper::Entries(entries) => entries.confirmed(look),
         }
     }
 
@@ -93,6 +131,7 @@ impl Loader {
     pub fn untried(&self) -> String {
         match self.with(&[]) {
             Keeper::Grub(grub) => grub.untried(),
+            Keeper::Entries(entries) => entries.untried(),
         }
     }
 
@@ -100,6 +139,7 @@ impl Loader {
     pub fn arm(&self, args: &[KernelArg], site: &Site<'_>) -> Result<(), StepError> {
         match self.with(args) {
             Keeper::Grub(grub) => grub.arm(site),
+            Keeper::Entries(entries) => entries.arm(site),
         }
     }
 
@@ -107,6 +147,8 @@ impl Loader {
     pub fn strike(&self, site: &Site<'_>) -> Result<(), HostError> {
         match self.with(&[]) {
             Keeper::Grub(grub) => grub.strike(site),
+            // systemd-boot takes the variable away before it starts a kernel.
+            Keeper::Entries(_) => Ok(()),
         }
     }
 
@@ -114,6 +156,7 @@ impl Loader {
     pub fn confirm(&self, args: &[KernelArg], site: &Site<'_>) -> Result<(), StepError> {
         match self.with(args) {
             Keeper::Grub(grub) => grub.confirm(site),
+            Keeper::Entries(entries) => entries.confirm(site),
         }
     }
 }
