@@ -56,6 +56,28 @@ echo 'options kvm halt_poll_ns=0' >> "$tree/etc/modprobe.d/lab.conf"
 #    nowatchdog     a slow host is not a soft lockup
 boot_loader 1 'console serial' 'console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nokaslr nowatchdog'
 
+# -- where systemd-boot starts it instead (`start --loader systemd-boot`), its partition is mounted; by
+#    no line of fstab, which would wait for that disk on a server without it
+mkdir -p "$tree/boot/efi" "$tree/etc/kernel"
+echo bmserver > "$tree/etc/kernel/entry-token"
+cat > "$tree/etc/systemd/system/lab-esp.service" <<'EOF'
+[Unit]
+Description=The EFI system partition
+DefaultDependencies=no
+ConditionPathIsDirectory=/sys/firmware/efi
+After=systemd-remount-fs.service
+Before=local-fs.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=mount -t vfat -o umask=0077 /dev/vdb1 /boot/efi
+
+[Install]
+WantedBy=local-fs.target
+EOF
+
 # -- a small initramfs: the disk, the management NIC, and KVM ------------------------
 #    KVM patches the running kernel in hundreds of places, and for each all CPUs have to
 #    agree: 1 s now, 15 s while the system starts. And it has to be there before libvirtd
@@ -79,7 +101,7 @@ small_initramfs virtio_pci virtio_blk ext4 virtio_net
 # -- what an emulated server has no use for ----------------------------------------
 no_units man-db.timer libvirt-guests.service systemd-rfkill.socket logrotate.timer remote-fs.target \
     machines.target dnsmasq.service run-qemu.mount nvmefc-boot-connections.service
-chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service >/dev/null 2>&1
+chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service lab-esp.service >/dev/null 2>&1
 rm -f "$tree/etc/libvirt/qemu/networks/autostart/default.xml"
 
 # -- the password of the guests' user, `bmslice`, as a file that a spec names ------------------

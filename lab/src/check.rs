@@ -13,13 +13,16 @@ const PACKAGES: &[(&str, &[&str])] = &[
         &["/usr/share/keyrings/debian-archive-keyring.gpg"],
     ),
     ("e2fsprogs", &["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]),
+    ("fdisk", &["/usr/sbin/sfdisk", "/sbin/sfdisk"]),
     (
         "iproute2",
         &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"],
     ),
     ("mmdebstrap", &["/usr/bin/mmdebstrap"]),
+    ("mtools", &["/usr/bin/mcopy"]),
     ("openssh-client", &["/usr/bin/ssh"]),
     ("openvswitch-switch", &["/usr/sbin/ovs-vswitchd"]),
+    ("ovmf", &[crate::qemu::EFI_CODE]),
     ("qemu-system-x86", &["/usr/bin/qemu-system-x86_64"]),
     ("qemu-utils", &["/usr/bin/qemu-img"]),
 ];

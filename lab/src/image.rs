@@ -78,7 +78,7 @@ const GUEST: Recipe = Recipe {
 /// Where the server keeps the guest's base image.
 pub const GUEST_IMAGE: &str = "/var/lib/libvirt/images/debian-12-guest.qcow2";
 /// Raised when this file builds something else out of the same recipe.
-const LAYOUT: &str = "2";
+const LAYOUT: &str = "3";
 
 /// The digest that names the images of this recipe.
 pub fn digest() -> String {
@@ -119,6 +119,21 @@ impl Image {
     /// The kernel alone, for the probe of KVM.
     pub fn kernel(&self) -> PathBuf {
         self.folder.join("vmlinuz")
+    }
+
+    /// Its initramfs, beside it for systemd-boot.
+    pub fn initrd(&self) -> PathBuf {
+        self.folder.join("initrd.img")
+    }
+
+    /// systemd-boot.
+    pub fn loader(&self) -> PathBuf {
+        self.folder.join("systemd-bootx64.efi")
+    }
+
+    /// What GRUB gives the kernel, for systemd-boot to do the same.
+    pub fn cmdline(&self) -> PathBuf {
+        self.folder.join("cmdline")
     }
 }
 
@@ -174,7 +189,7 @@ pub fn ensure(state: &State) -> Result<Image, ImageError> {
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o644)).map_err(at(&inside))?;
         say("server: making the disk");
         disk::make(&tree, &result.join("server.raw"), SERVER.size, SERVER.uuid)?;
-        copy_kernel(&tree, &result)
+        copy_boot(&tree, &result)
     })?;
     let folder = images.join(&digest);
     fs::rename(&result, &folder).map_err(at(&folder))?;
@@ -200,19 +215,41 @@ fn clear_remains(images: &Path) {
     }
 }
 
-fn copy_kernel(tree: &Path, result: &Path) -> Result<(), ImageError> {
-    let boot = tree.join("boot");
-    let bad = |source| ImageError::Folder {
-        path: boot.clone(),
-        source,
+/// What boots the server in other ways than by its own GRUB.
+fn copy_boot(tree: &Path, result: &Path) -> Result<(), ImageError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ImageError::Folder { path, source }
     };
-    for entry in fs::read_dir(&boot).map_err(bad)? {
-        let entry = entry.map_err(bad)?;
-        if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
-            fs::copy(entry.path(), result.join("vmlinuz")).map_err(bad)?;
+    let copy = |from: &Path, name: &str| {
+        fs::copy(from, result.join(name))
+            .map(drop)
+            .map_err(at(from))
+    };
+    let boot = tree.join("boot");
+    for entry in fs::read_dir(&boot).map_err(at(&boot))? {
+        let entry = entry.map_err(at(&boot))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        for (prefix, copied) in [("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd.img")] {
+            if name.starts_with(prefix) {
+                copy(&entry.path(), copied)?;
+            }
         }
     }
-    Ok(())
+    let loader = tree.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+    copy(&loader, "systemd-bootx64.efi")?;
+    let config = boot.join("grub/grub.cfg");
+    let text = fs::read_to_string(&config).map_err(at(&config))?;
+    // `    linux /boot/vmlinuz-6.12 root=… ro …`
+    let words = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("linux "));
+    let (_, arguments) = words
+        .and_then(|line| line.split_once(' '))
+        .unwrap_or_default();
+    let cmdline = result.join("cmdline");
+    fs::write(&cmdline, format!("{arguments}\n")).map_err(at(&cmdline))
 }
 
 /// Runs mmdebstrap; its own lines are the progress, and a line of ours when it is long silent.

@@ -11,6 +11,7 @@ mod accel;
 mod apt;
 mod check;
 mod disk;
+mod esp;
 mod fabric;
 mod image;
 mod network;
@@ -50,7 +51,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::image::Image;
 use crate::network::Network;
-use crate::qemu::Accel;
+use crate::qemu::{Accel, Loader};
 use crate::state::State;
 use crate::topology::{Mebibytes, Shape, Topology};
 
@@ -145,6 +146,9 @@ struct StartArguments {
     /// What runs the server's CPUs [default: KVM if a probe shows that it works, else TCG]
     #[arg(long, value_enum)]
     accel: Option<Accel>,
+    /// What boots it [default: grub]
+    #[arg(long, value_enum)]
+    loader: Option<Loader>,
 }
 
 /// The server's shape; what is not said is as at the last start, or 2x6x2
@@ -252,7 +256,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             if state.qemu().is_none() {
                 refuse(&state, Some(topology))?;
             }
-            server::start(&mut state, topology, start.accel)?;
+            server::start(&mut state, topology, start.accel, start.loader)?;
         }
         Action::Stop { now } => server::stop(&mut State::open(&folder)?, now)?,
         Action::Reset => {

@@ -27,11 +27,42 @@ impl Accel {
     }
 }
 
+/// What boots the server.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loader {
+    /// GRUB on the server's own disk, by a BIOS.
+    #[default]
+    Grub,
+    /// systemd-boot on a disk of its own, by UEFI.
+    SystemdBoot,
+}
+
+impl Loader {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grub => "GRUB",
+            Self::SystemdBoot => "systemd-boot",
+        }
+    }
+}
+
 /// All that the command line depends on. Paths are relative to the state folder, QEMU's working
 /// directory: a socket's path has room for 108 bytes only.
 pub struct Machine {
     pub topology: Topology,
     pub accel: Accel,
+    pub loader: Loader,
 }
 
 /// Where the server's ssh listens, on 127.0.0.1 of the lab's network namespace.
@@ -41,6 +72,11 @@ pub const SSH_PORT: u16 = 2222;
 pub const DISK: &str = "server.qcow2";
 pub const CONSOLE_LOG: &str = "console.log";
 pub const QMP_SOCKET: &str = "qmp.sock";
+pub const ESP: &str = "esp.raw";
+pub const EFI_VARIABLES: &str = "efivars.fd";
+/// The firmware of Debian's and Ubuntu's package `ovmf`.
+pub const EFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+pub const EFI_VARIABLES_TEMPLATE: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 pub const CLIENT_KEY_PUBLIC: &str = "keys/client.pub";
 pub const HOST_KEY: &str = "keys/host";
 
@@ -95,10 +131,32 @@ impl Machine {
             "-drive",
             format!("file={DISK},format=qcow2,if=none,id=disk,cache=unsafe,discard=unmap"),
         );
+        let (disk, esp) = match self.loader {
+            Loader::Grub => (0, None),
+            Loader::SystemdBoot => (1, Some(0)),
+        };
         line.push(
             "-device",
-            "virtio-blk-pci,drive=disk,bus=pcie.0,addr=3,num-queues=1,bootindex=0,serial=bmslice-lab",
+            format!("virtio-blk-pci,drive=disk,bus=pcie.0,addr=3,num-queues=1,bootindex={disk},serial=bmslice-lab"),
         );
+        if let Some(bootindex) = esp {
+            line.push(
+                "-drive",
+                format!("if=pflash,unit=0,format=raw,readonly=on,file={EFI_CODE}"),
+            );
+            line.push(
+                "-drive",
+                format!("if=pflash,unit=1,format=raw,file={EFI_VARIABLES}"),
+            );
+            line.push(
+                "-drive",
+                format!("file={ESP},format=raw,if=none,id=esp,cache=unsafe"),
+            );
+            line.push(
+                "-device",
+                format!("virtio-blk-pci,drive=esp,bus=pcie.0,addr=4,num-queues=1,bootindex={bootindex},serial=bmslice-esp"),
+            );
+        }
         line.push(
             "-netdev",
             format!("user,id=management,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22"),
@@ -215,7 +273,13 @@ mod tests {
 
     fn line(shape: &str, nodes: Option<u32>, accel: Accel) -> String {
         let topology = Topology::new(shape.parse().unwrap(), nodes, None, None).unwrap();
-        let words = Machine { topology, accel }.arguments();
+        let loader = Loader::Grub;
+        let words = Machine {
+            topology,
+            accel,
+            loader,
+        }
+        .arguments();
         words
             .iter()
             .map(|word| word.to_string_lossy())
@@ -239,6 +303,28 @@ mod tests {
             assert!(line.contains(part), "{part} is not in {line}");
         }
         assert_eq!(line.matches("-device igb").count(), 4);
+    }
+
+    #[test]
+    fn systemd_boot_has_a_disk_and_variables_of_its_own() {
+        let topology = Topology::new("1x4x1".parse().unwrap(), None, None, None).unwrap();
+        let (accel, loader) = (Accel::Tcg, Loader::SystemdBoot);
+        let words = Machine {
+            topology,
+            accel,
+            loader,
+        }
+        .arguments();
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        let line = words.join(" ");
+        for part in [
+            "drive=disk,bus=pcie.0,addr=3,num-queues=1,bootindex=1",
+            "drive=esp,bus=pcie.0,addr=4,num-queues=1,bootindex=0",
+            "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+            "unit=1,format=raw,file=efivars.fd",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
     }
 
     #[test]

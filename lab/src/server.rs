@@ -9,11 +9,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::accel;
+use crate::esp::{self, EspError};
 use crate::fabric::{self, FabricError};
 use crate::image::{self, Image, ImageError};
 use crate::network::Network;
 use crate::progress::say;
-use crate::qemu::{Accel, CONSOLE_LOG, DISK, Machine, QMP_SOCKET};
+use crate::qemu::{Accel, CONSOLE_LOG, DISK, Loader, Machine, QMP_SOCKET};
 use crate::run::{Process, RunError, command, run};
 use crate::ssh::{self, SshError};
 use crate::state::{State, StateError};
@@ -31,6 +32,13 @@ pub enum ServerError {
         asked: Topology,
         asked_nodes: u32,
     },
+    #[error(
+        "the server that runs is booted by {running}, not by {asked}; `bmslice-lab stop` it first"
+    )]
+    OtherLoader {
+        running: &'static str,
+        asked: &'static str,
+    },
     #[error("QEMU ended at once: {0}")]
     Qemu(String),
     #[error("a file of the server, `{path}`, could not be used")]
@@ -38,6 +46,8 @@ pub enum ServerError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Esp(#[from] EspError),
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -58,6 +68,7 @@ pub fn start(
     state: &mut State,
     topology: Topology,
     accel: Option<Accel>,
+    loader: Option<Loader>,
 ) -> Result<(), ServerError> {
     if let (Some(qemu), Some(running)) = (state.qemu(), state.record.topology) {
         if running != topology {
@@ -68,6 +79,12 @@ pub fn start(
                 asked_nodes: topology.nodes,
             });
         }
+        if let Some(asked) = loader.filter(|asked| *asked != state.record.loader) {
+            return Err(ServerError::OtherLoader {
+                running: state.record.loader.name(),
+                asked: asked.name(),
+            });
+        }
         say(&format!("the server ({running}) is running"));
         return wait(state, &qemu);
     }
@@ -76,6 +93,11 @@ pub fn start(
     ssh::ensure_keys(state)?;
     let accel = choose(state, &image, accel);
     make_overlay(state, &image)?;
+    let loader = loader.unwrap_or_default();
+    if loader == Loader::SystemdBoot {
+        esp::ensure(state, &image)?;
+    }
+    state.record.loader = loader;
     state.record.topology = Some(topology);
     state.record.accel = Some(accel);
     state.save()?;
@@ -159,7 +181,12 @@ fn boot(state: &mut State, topology: Topology, accel: Accel) -> Result<Process, 
     })?;
     file(CONSOLE_LOG)?;
     let mut qemu = Network::of(state).command("qemu-system-x86_64");
-    qemu.args(Machine { topology, accel }.arguments());
+    let machine = Machine {
+        topology,
+        accel,
+        loader: state.record.loader,
+    };
+    qemu.args(machine.arguments());
     qemu.current_dir(&state.folder);
     // A group of its own: the terminal's interrupt key is for this command, not for the server.
     qemu.process_group(0)
@@ -299,6 +326,7 @@ pub fn reset(state: &mut State) -> Result<(), ServerError> {
     if disk.exists() {
         fs::remove_file(&disk).map_err(|source| ServerError::File { path: disk, source })?;
     }
+    esp::remove(state)?;
     state.record.disk_image = None;
     state.save()?;
     if let (true, Some(topology)) = (fabric::is_up(state), state.record.topology) {

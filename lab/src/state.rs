@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::qemu::Accel;
+use crate::qemu::{Accel, Loader};
 use crate::remove::remove_tree;
 use crate::run::Process;
 use crate::topology::Topology;
@@ -35,6 +35,9 @@ pub enum StateError {
 pub struct Record {
     pub topology: Option<Topology>,
     pub accel: Option<Accel>,
+    /// What boots the server that runs.
+    #[serde(default)]
+    pub loader: Loader,
     /// The result of the probe, so that it is made once.
     pub probed: Option<Probed>,
     /// The digest of the image under the server's overlay.
@@ -67,11 +70,14 @@ pub struct State {
 
 const RECORD: &str = "lab.json";
 /// All that the lab makes in its folder; the lock is the last to go.
-const OWN: [&str; 10] = [
+const OWN: [&str; 13] = [
     "images",
     "keys",
     "fabric",
     crate::qemu::DISK,
+    crate::qemu::ESP,
+    crate::qemu::EFI_VARIABLES,
+    "esp.raw.new",
     crate::qemu::CONSOLE_LOG,
     crate::qemu::QMP_SOCKET,
     "qemu.log",

@@ -1,7 +1,7 @@
 //! The story on the emulated server, from its first boot to giving it back, with assertions.
 //!
 //! One program rather than many tests: each chapter stands on the one before, as it does on a real
-//! server. It ends at the first thing that is not so, says what, and leaves the server running to
+//! server; the last has a small server of its own, which systemd-boot boots. It ends at the first thing that is not so, says what, and leaves the server running to
 //! be looked at (`bmslice-lab ssh`).
 //!
 //! Run by `./test`. By hand: `cargo test -p bmslice-story`, after `cargo build --release -p bmslice
@@ -13,6 +13,7 @@
 
 mod chapters;
 mod lab;
+mod systemd_boot;
 
 use std::process::ExitCode;
 
@@ -30,7 +31,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut passed = 0;
-    let outcome = Lab::new().and_then(|lab| chapters::tell(&lab, &mut passed));
+    let outcome = Lab::new().and_then(|lab| {
+        chapters::tell(&lab, &mut passed)?;
+        systemd_boot::tell(&lab, &mut passed)
+    });
     match outcome {
         Ok(()) => {
             println!("{passed} passed, 0 failed");

@@ -313,7 +313,7 @@ impl<'a> Executor<'a> {
                 .arm(&mut self.site())
                 .map_err(|source| ApplyError::Step {
                     step: "put the kernel arguments on trial".into(),
-                    source: source.into(),
+                    source,
                 })?;
         }
         Ok(())

@@ -23,8 +23,8 @@ use thiserror::Error;
 use crate::paths::JOURNAL;
 use crate::step::{Before, Step};
 
-/// The version of the lines.
-const VERSION: u32 = 1;
+/// The version of the lines. Those of version 1 knew no boot loader but GRUB, and are still read.
+const VERSION: u32 = 2;
 
 /// Why the journal cannot be used.
 #[derive(Debug, Error)]
@@ -153,9 +153,9 @@ struct Head {
     v: u32,
 }
 
-fn sum(n: u64, body: &str) -> String {
+fn sum(v: u32, n: u64, body: &str) -> String {
     use std::fmt::Write;
-    let digest = Sha256::digest(format!("{VERSION} {n} {body}").as_bytes());
+    let digest = Sha256::digest(format!("{v} {n} {body}").as_bytes());
     digest.iter().take(8).fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -172,7 +172,7 @@ fn line(n: u64, record: &Record) -> Result<String, JournalError> {
     let line = Line {
         v: VERSION,
         n,
-        sum: sum(n, body.get()),
+        sum: sum(VERSION, n, body.get()),
         body: &body,
     };
     let mut text = serde_json::to_string(&line).map_err(unwritable)?;
@@ -182,7 +182,7 @@ fn line(n: u64, record: &Record) -> Result<String, JournalError> {
 
 fn read_line(text: &str, n: u64) -> Result<Record, String> {
     let line: Line<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if line.sum != sum(line.n, line.body.get()) {
+    if line.sum != sum(line.v, line.n, line.body.get()) {
         return Err("its checksum does not match".into());
     }
     if line.n != n {
@@ -438,5 +438,50 @@ impl<'m> Journal<'m> {
             .install(Path::new(JOURNAL), text.as_bytes(), 0o600)?;
         self.next = self.ledger.entries.len() as u64 + 1;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::loader::Loader;
+
+    /// A server that an earlier bmslice sliced is still given back by this one.
+    #[test]
+    fn lines_of_the_first_version_are_read() {
+        let old = |body: &str| {
+            let line = format!(
+                "{{\"v\":1,\"n\":1,\"sum\":\"{}\",\"body\":{body}}}",
+                sum(1, 1, body)
+            );
+            read_line(&line, 1).unwrap()
+        };
+        let grub = |config: &str| Loader::Grub {
+            config: config.into(),
+        };
+        let kept = old(
+            r##"{"record":"kept","step":{"step":"bootArguments","dropIn":"/etc/default/grub.d/90-bmslice.cfg","content":"#\n","config":"/boot/grub/grub.cfg","args":["iommu=pt"]},"before":{"was":"file","content":null,"mode":420}}"##,
+        );
+        let Record::Kept {
+            step: Step::BootArguments(step),
+            ..
+        } = kept
+        else {
+            panic!("{kept:?}");
+        };
+        assert_eq!(step.loader, grub("/boot/grub/grub.cfg"));
+        assert_eq!(step.args[0].as_str(), "iommu=pt");
+        let before = old(
+            r#"{"record":"before","step":{"step":"confirmBoot","args":["iommu=pt"],"env":"/boot/grub/bmslice.env","management":[],"minutes":10},"before":{"was":"nothing"}}"#,
+        );
+        let Record::Before {
+            step: Step::ConfirmBoot(step),
+            ..
+        } = before
+        else {
+            panic!("{before:?}");
+        };
+        assert_eq!(step.loader, grub("/boot/grub/bmslice.env"));
+        assert_eq!(step.minutes, 10);
     }
 }

@@ -288,11 +288,14 @@ fn reboot(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) -> Option<Prob
     let what = match &inventory.boot.loader {
         BootLoader::Grub {
             drop_ins: Some(_), ..
-        } => return None,
+        }
+        | BootLoader::SystemdBoot { entries: Some(_) } => return None,
         BootLoader::Grub { drop_ins: None, .. } => "a GRUB that reads no `/etc/default/grub.d`",
         BootLoader::Bls => "boot loader entries (`grubby`)",
         BootLoader::Ostree => "rpm-ostree",
-        BootLoader::SystemdBoot => "systemd-boot",
+        // Only root may look into most EFI system partitions.
+        BootLoader::SystemdBoot { entries: None } if !look.machine.is_root() => return None,
+        BootLoader::SystemdBoot { entries: None } => "systemd-boot without entries to be found",
         BootLoader::Unknown => "no boot loader that is known here",
     };
     let args: Vec<&str> = reboot.args.iter().map(|arg| arg.as_str()).collect();

@@ -1,16 +1,16 @@
 //! A plan as steps, in the order in which they are done.
 //!
-//! Mechanical: what is in a step is in the plan, in what `render` made of it, or (where GRUB's files
-//! are) in the inventory. What takes long and fails often (images) comes before the reboot, so that
+//! Mechanical: what is in a step is in the plan, in what `render` made of it, or (where the boot
+//! loader's files are) in the inventory. What takes long and fails often (images) comes before the reboot, so that
 //! a host is not rebooted for a plan that cannot be finished; what a boot takes away comes after it.
 
-use bmslice_inventory::{BootLoader, LiveInventory};
+use bmslice_inventory::LiveInventory;
 use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use bmslice_render::{
-    CONFINED, FALL_BACK_TIMER, FALL_BACK_UNIT, GRUB_DROP_IN, HOST_UNIT, IRQBALANCE_DROP_IN,
-    PARTITION_SLICE, PARTITION_UNIT, RenderError, RenderOptions, SLICES_UNIT, confinement,
-    customize_argv, fall_back_timer, fall_back_unit, grub_drop_in, host_unit, irqbalance_drop_in,
-    meta_data, network_config, partition_slice, resize_argv, slices_unit, user_data,
+    CONFINED, FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, IRQBALANCE_DROP_IN, PARTITION_SLICE,
+    PARTITION_UNIT, RenderError, RenderOptions, SLICES_UNIT, confinement, customize_argv,
+    fall_back_timer, fall_back_unit, host_unit, irqbalance_drop_in, meta_data, network_config,
+    partition_slice, resize_argv, slices_unit, user_data,
 };
 use bmslice_spec::{Isolation, Setup};
 
@@ -22,13 +22,14 @@ use crate::steps::device::GroupSound;
 use crate::steps::disk::{BuildDisk, unfinished};
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
 use crate::steps::files::{InstallFile, InstallUnit, StorePlan};
+use crate::steps::loader::Loader;
 use crate::steps::memory::{AllocateHugePages, PageUser};
 use crate::steps::partition::{ConfineHost, IsolatePartition, UnitFile};
 use crate::steps::queues::FitQueues;
 use crate::steps::quiet::{Form, MoveInterrupts, MoveKernelThreads, SetAttributes, TellIrqbalance};
 use crate::steps::seed::BuildSeed;
 use crate::steps::sriov::{CreateVfs, DisableVfAutoprobe};
-use crate::steps::trial::{ConfirmBoot, KEY, Management, env_path};
+use crate::steps::trial::{ConfirmBoot, KEY, Management};
 use crate::steps::vf::ConfigureVf;
 
 /// The steps of a plan on a live server. `binary` is what the units call after a boot: the absolute
@@ -200,26 +201,17 @@ fn boot_arguments(plan: &Plan, inventory: &LiveInventory) -> Option<BootArgument
     if plan.host().kernel_args.is_empty() {
         return None;
     }
-    // Any other boot loader is refused before, unless the arguments are there already.
-    let BootLoader::Grub {
-        config,
-        drop_ins: Some(_),
-    } = &inventory.boot.loader
-    else {
-        return None;
-    };
     Some(BootArguments {
-        drop_in: GRUB_DROP_IN.into(),
-        content: grub_drop_in(),
-        config: config.clone(),
         args: plan.host().kernel_args.clone(),
+        // Any other boot loader is refused before, unless the arguments are there already.
+        loader: Loader::of(&inventory.boot.loader)?,
     })
 }
 
 fn confirm_boot(plan: &Plan, arguments: &BootArguments, inventory: &LiveInventory) -> ConfirmBoot {
     ConfirmBoot {
         args: arguments.args.clone(),
-        env: env_path(&arguments.config),
+        loader: arguments.loader.clone(),
         management: Management::of(inventory),
         minutes: plan.host().fall_back_minutes,
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
 use crate::site::{Licence, Look, Site};
-use crate::steps::boot::{BootArguments, Reboot};
+use crate::steps::boot::{self, BootArguments, Reboot};
 use crate::steps::device::GroupSound;
 use crate::steps::disk::BuildDisk;
 use crate::steps::domain::{DefineDomain, SetAutostart, StartDomain};
@@ -110,6 +110,14 @@ pub enum Before {
         content: Option<Content>,
         /// Its permission bits.
         mode: u32,
+    },
+    /// The command line that kernel-install gives to kernels to come.
+    #[serde(rename_all = "camelCase")]
+    KernelCmdline {
+        /// Whether its file was there.
+        was_there: bool,
+        /// What stands in for it where it was not.
+        stand_in: String,
     },
     /// A unit.
     Unit {
@@ -222,7 +230,7 @@ impl Step {
             Self::MoveInterrupts(_) => "interrupts".into(),
             Self::MoveKernelThreads(_) => "kernel threads".into(),
             Self::FitQueues(step) => format!("queues {}", step.nic.address),
-            Self::BootArguments(_) => "boot arguments".into(),
+            Self::BootArguments(_) => boot::KEY.into(),
             Self::BuildDisk(step) => format!("disk {}", step.path),
             Self::BuildSeed(step) => format!("seed {}", step.path),
             Self::Reboot(_) => "reboot".into(),

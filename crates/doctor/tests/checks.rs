@@ -200,11 +200,11 @@ fn an_iommu_that_is_off_can_be_turned_on_or_not() {
 }
 
 #[test]
-fn only_grub_with_drop_ins_is_written() {
+fn only_grub_with_drop_ins_and_systemd_boot_with_entries_are_written() {
     for loader in [
         BootLoader::Bls,
         BootLoader::Ostree,
-        BootLoader::SystemdBoot,
+        BootLoader::SystemdBoot { entries: None },
         BootLoader::Unknown,
         BootLoader::Grub {
             config: "/boot/grub2/grub.cfg".into(),
@@ -213,6 +213,15 @@ fn only_grub_with_drop_ins_is_written() {
     ] {
         assert_eq!(says("boot-loader", |i| i.boot.loader = loader).0, "fails");
     }
+    let entries = Some("/boot/efi/loader/entries".to_owned());
+    assert_eq!(
+        says("boot-loader", |i| i.boot.loader =
+            BootLoader::SystemdBoot { entries }),
+        (
+            "holds",
+            "systemd-boot, with entries in /boot/efi/loader/entries".into()
+        )
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@
 //!   every boundary.
 //! * **Bad days**: [`FakeMachine::stop_libvirtd`], [`FakeMachine::fill_disk`],
 //!   [`FakeMachine::become_user`], [`FakeMachine::uninstall`], [`FakeMachine::hold_lock`].
-//! * **Reboot**: [`FakeMachine::reboot`] boots what `grub.cfg` says; VFs, huge pages made at run
+//! * **Reboot**: [`FakeMachine::reboot`] boots what `grub.cfg` or systemd-boot's entries say; VFs, huge pages made at run
 //!   time and guests are gone, autostarted domains start again, after a closure that stands for the
 //!   units that run before libvirtd. A kernel with `rdinit=/nonexistent` panics, and one with
 //!   `module_blacklist=` lacks the NICs of those drivers.
@@ -56,6 +56,7 @@ mod media;
 mod memory;
 mod pci;
 mod quiet;
+mod sd_boot;
 mod server;
 mod threads;
 mod tree;
@@ -72,7 +73,9 @@ pub use faults::{Failure, Moment, On};
 pub use media::Iso;
 pub use pci::VfSettings;
 pub use rustix::io::Errno;
-pub use server::{FakeDisk, FakeIommu, FakeNic, FakeServer, FakeSriov, Numbering, PROGRAMS};
+pub use server::{
+    FakeDisk, FakeIommu, FakeLoader, FakeNic, FakeServer, FakeSriov, Numbering, PROGRAMS,
+};
 
 use faults::Faults;
 use world::World;

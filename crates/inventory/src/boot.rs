@@ -63,8 +63,8 @@ fn loader(scan: &mut Scan) -> BootLoader {
         return BootLoader::Ostree;
     }
     // What firmware started says more than what is installed.
-    if loader_info(scan).is_some_and(|info| info.starts_with("systemd-boot")) {
-        return BootLoader::SystemdBoot;
+    if variable(scan, "LoaderInfo").is_some_and(|info| info.starts_with("systemd-boot")) {
+        return systemd_boot(scan);
     }
     let entries = scan
         .list("/boot/loader/entries")
@@ -96,12 +96,12 @@ fn loader(scan: &mut Scan) -> BootLoader {
         );
         return BootLoader::Unknown;
     }
-    let systemd_boot = entries
-        || ["/boot/efi", "/efi", "/boot"]
+    let is_systemd_boot = entries
+        || BOOT
             .iter()
             .any(|esp| scan.root.exists(format!("{esp}/loader/loader.conf")));
-    if systemd_boot {
-        BootLoader::SystemdBoot
+    if is_systemd_boot {
+        systemd_boot(scan)
     } else {
         BootLoader::Unknown
     }
@@ -118,12 +118,37 @@ fn drop_ins(scan: &mut Scan, mkconfig: Option<&str>) -> Option<String> {
     }
 }
 
-/// What the loader called itself, as it left it for the system (EFI variable `LoaderInfo`): four
-/// bytes of attributes, then UTF-16.
-fn loader_info(scan: &Scan) -> Option<String> {
+/// Where an extended boot loader partition or the EFI system partition is mounted.
+const BOOT: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
+
+/// The loader reads entries from both partitions: those beside the one that it booted are meant.
+fn systemd_boot(scan: &mut Scan) -> BootLoader {
+    let selected = variable(scan, "LoaderEntrySelected").unwrap_or_default();
+    let mut found: Vec<(bool, String)> = Vec::new();
+    for mount in BOOT {
+        let folder = format!("{mount}/loader/entries");
+        let names = scan.list(&folder);
+        if names.iter().any(|name| name.ends_with(".conf")) {
+            let is_booted = names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(&selected));
+            found.push((!is_booted, folder));
+        }
+    }
+    found.sort_by_key(|(other, _)| *other);
+    BootLoader::SystemdBoot {
+        entries: found.into_iter().next().map(|(_, folder)| folder),
+    }
+}
+
+/// What the loader left for the system in an EFI variable (what it calls itself in `LoaderInfo`):
+/// four bytes of attributes, then UTF-16.
+fn variable(scan: &Scan, name: &str) -> Option<String> {
     let bytes = scan
         .root
-        .read("/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")
+        .read(format!(
+            "/sys/firmware/efi/efivars/{name}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+        ))
         .ok()?;
     let units = bytes
         .get(4..)?

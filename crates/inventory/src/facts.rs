@@ -380,7 +380,12 @@ pub enum BootLoader {
     /// rpm-ostree.
     Ostree,
     /// systemd-boot with kernel-install.
-    SystemdBoot,
+    SystemdBoot {
+        /// Where its entries (Type #1) are: `/boot/efi/loader/entries`; `None` when there are none,
+        /// or none that may be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entries: Option<String>,
+    },
     /// Nothing that is known.
     #[default]
     Unknown,

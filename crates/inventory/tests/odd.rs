@@ -396,7 +396,7 @@ fn boot_loaders_are_told_apart() {
             t.remove("/boot/grub")
                 .file("/boot/efi/loader/loader.conf", "timeout 3");
         }),
-        BootLoader::SystemdBoot
+        BootLoader::SystemdBoot { entries: None }
     );
     assert_eq!(
         loader(&|t| {
@@ -413,9 +413,12 @@ fn boot_loaders_are_told_apart() {
             t.file(
                 "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f",
                 info,
-            );
+            )
+            .file("/efi/loader/entries/debian-6.12.conf", "linux /vmlinuz");
         }),
-        BootLoader::SystemdBoot,
+        BootLoader::SystemdBoot {
+            entries: Some("/efi/loader/entries".into())
+        },
         "what firmware started wins over what is installed"
     );
 }

@@ -30,7 +30,7 @@ pub const TRIAL: &str = "bmslice.trial";
 /// What a boot on trial gets besides: a panic reboots after so many seconds
 /// (Documentation/admin-guide/kernel-parameters.txt), and systemd feeds a hardware watchdog, where
 /// there is one (systemd(1), version 250 and later), that reboots a server whose kernel hangs.
-const ON_TRIAL: &str = "panic=30 systemd.watchdog_sec=60";
+pub(crate) const ON_TRIAL: &str = "panic=30 systemd.watchdog_sec=60";
 
 /// The arguments as one line, for people and for boot loaders that `bmslice` does not know.
 #[must_use]
@@ -38,7 +38,7 @@ pub fn kernel_args(args: &[KernelArg]) -> String {
     format!("{}\n", line(args))
 }
 
-fn line(args: &[KernelArg]) -> String {
+pub(crate) fn line(args: &[KernelArg]) -> String {
     args.iter().cloned().collect::<KernelCmdline>().to_string()
 }
 
@@ -53,9 +53,9 @@ pub fn grub_drop_in() -> String {
     )
 }
 
-/// By what GRUB tells one set of arguments from another: 16 hexadecimal digits.
+/// By what boot loaders tell one set of arguments from another: 16 hexadecimal digits.
 #[must_use]
-pub fn grub_digest(args: &[KernelArg]) -> String {
+pub fn args_digest(args: &[KernelArg]) -> String {
     let digest = Sha256::digest(line(args).as_bytes());
     digest.iter().take(8).fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -113,11 +113,11 @@ impl GrubScript {
             let _ = write!(
                 text,
                 "if [ \"$bmslice_confirmed\" = \"{}\" ]; then\n  set bmslice_args='{}'\nfi\n",
-                grub_digest(args),
+                args_digest(args),
                 line(args)
             );
         }
-        let digest = grub_digest(&self.args);
+        let digest = args_digest(&self.args);
         let tried = format!(
             "set bmslice_args='{} {TRIAL}={digest} {ON_TRIAL}'",
             line(&self.args)

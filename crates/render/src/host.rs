@@ -100,7 +100,7 @@ pub fn slices_unit(
          {SLICES_HARDENING}\
          ProtectControlGroups=yes\n\
          CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_NET_ADMIN{moves}\n\
-         ReadWritePaths=/etc /boot /var /run {images}\n\
+         ReadWritePaths=/etc /boot -/efi /var /run {images}\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"

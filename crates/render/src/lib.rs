@@ -8,6 +8,7 @@ mod cloud_init;
 mod customize;
 mod domain;
 mod element;
+mod entries;
 mod error;
 mod grub;
 mod host;
@@ -18,10 +19,14 @@ pub use artifacts::{Artifact, Artifacts, RenderOptions, render};
 pub use cloud_init::{meta_data, network_config, user_data};
 pub use customize::{CustomizeOperation, customize_argv, customize_commands, resize_argv};
 pub use domain::{METADATA_NAMESPACE, console_log, definition_digest, domain_xml};
+pub use entries::{
+    Form, KERNEL_CMDLINE, VENDOR_CMDLINE, args_in, entry_value, own_args, trial_entry,
+    trial_entry_digest, trial_entry_name, trial_options, with_args, without_args,
+};
 pub use error::RenderError;
 pub use grub::{
-    GRUB_DROP_IN, GRUB_ENV, GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, TRIAL, grub_can_carry,
-    grub_digest, grub_drop_in, kernel_args,
+    GRUB_DROP_IN, GRUB_ENV, GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, TRIAL, args_digest,
+    grub_can_carry, grub_drop_in, kernel_args,
 };
 pub use host::{
     FALL_BACK_TIMER, FALL_BACK_UNIT, HOST_UNIT, SLICES_UNIT, fall_back_timer, fall_back_unit,

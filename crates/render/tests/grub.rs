@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bmslice_model::KernelArg;
-use bmslice_render::{GRUB_ENV, GRUB_VARIABLE, GrubEnv, GrubScript, grub_digest};
+use bmslice_render::{GRUB_ENV, GRUB_VARIABLE, GrubEnv, GrubScript, args_digest};
 
 fn args(text: &str) -> Vec<KernelArg> {
     text.split(' ').map(|arg| arg.parse().unwrap()).collect()
@@ -82,7 +82,7 @@ fn grub_tries_once_and_keeps_what_was_confirmed() {
     }
     let new = args("isolcpus=domain,managed_irq,2-3");
     let old = args("nosmt quiet");
-    let (try_new, kept_old) = (Some(grub_digest(&new)), Some(grub_digest(&old)));
+    let (try_new, kept_old) = (Some(args_digest(&new)), Some(args_digest(&old)));
     let script = GrubScript {
         args: new.clone(),
         before: Some(old),

@@ -1,39 +1,35 @@
 //! Kernel arguments: written for the next boot, and in force in this one.
 
-use std::path::Path;
-
-use bmslice_host::{Command, HostError};
+use bmslice_host::HostError;
 use bmslice_model::{ByteSize, CpuSet, KernelArg, KernelCmdline, NumaNodeId};
-use bmslice_render::{
-    GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, grub_can_carry, grub_digest,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
 use crate::site::{Look, Site};
-use crate::step::{Before, Observation};
-use crate::steps::files::{file_before, observe_file, restore_file};
+use crate::step::{Before, Observation, Step};
+use crate::steps::loader::{Keeper, Loader};
 use crate::steps::memory::pool;
-use crate::steps::trial::{env_path, read_env, why_read_only};
 
-/// Gives GRUB our kernel arguments, and reads back what its generator made of them: a drop-in of our
-/// own adds a variable to each entry, a script of our own has GRUB fill it in, and a block of our own
-/// says with what (ADR 0008). As long as that says nothing, GRUB boots as before.
+/// The key of [`BootArguments`] in the journal.
+pub const KEY: &str = "boot arguments";
+
+/// Gives the boot loader our kernel arguments, and reads back what it will make of them. As long as
+/// nothing is tried or confirmed, it boots as before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BootArguments {
-    /// Our drop-in: `/etc/default/grub.d/90-bmslice.cfg`.
-    pub drop_in: String,
-    /// Its content.
-    pub content: String,
-    /// What GRUB's generator writes: `/boot/grub/grub.cfg`.
-    pub config: String,
-    /// The arguments that every Linux entry of it gets once they are tried or confirmed.
+    /// The arguments that each entry of this system gets once they are tried or confirmed.
     pub args: Vec<KernelArg>,
+    /// What keeps them.
+    #[serde(flatten)]
+    pub loader: Loader,
 }
 
-/// Programs that write GRUB's configuration: Debian's takes no argument, the others the file.
-const GENERATORS: [&str; 3] = ["update-grub", "grub-mkconfig", "grub2-mkconfig"];
+/// As they are written one after the other.
+pub fn line(args: &[KernelArg]) -> String {
+    let args: Vec<&str> = args.iter().map(KernelArg::as_str).collect();
+    args.join(" ")
+}
 
 /// Whether a second, different argument of that name in the user's own files would not add to ours
 /// but fight it. Page sizes come in pairs, of which none is the other's.
@@ -41,274 +37,93 @@ fn is_exclusive(arg: &KernelArg) -> bool {
     !arg.may_repeat() || arg.is("hugepages") || arg.is("hugepagesz")
 }
 
+/// Arguments of the user's own, on a line of a file of his, that would fight ours.
+pub fn conflicts(
+    ours: &[KernelArg],
+    theirs: &KernelCmdline,
+    path: &str,
+    number: usize,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for arg in ours.iter().filter(|arg| is_exclusive(arg)) {
+        let key = arg.key();
+        let Some(theirs) = theirs.last(key) else {
+            continue;
+        };
+        if seen.contains(&key) || ours.contains(theirs) {
+            continue;
+        }
+        seen.push(key);
+        problems.push(
+            Problem::new(format!(
+                "the plan sets the kernel argument `{key}`, and line {number} of `{path}` has `{theirs}`"
+            ))
+            .hint(format!(
+                "take `{theirs}` out of `{path}`: the plan's own argument replaces it"
+            )),
+        );
+    }
+    problems
+}
+
 impl BootArguments {
-    fn line(&self) -> String {
-        let args: Vec<&str> = self.args.iter().map(KernelArg::as_str).collect();
-        args.join(" ")
+    fn keeper(&self) -> Keeper<'_> {
+        self.loader.with(&self.args)
     }
 
     pub fn describe(&self) -> String {
-        format!(
-            "give GRUB the kernel arguments `{}` by `{}`",
-            self.line(),
-            self.drop_in
-        )
+        self.loader.describe(&line(&self.args))
     }
 
     pub fn describe_undo(&self) -> String {
-        format!(
-            "take the kernel arguments of `{}` away from GRUB",
-            self.drop_in
-        )
+        self.loader.describe_undo()
     }
 
     pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
-        let mut problems = Vec::new();
-        if !GENERATORS
-            .iter()
-            .any(|program| look.machine.has_program(program))
+        if let Some(Step::BootArguments(then)) = look.ledger.done(KEY).map(|entry| &entry.step)
+            && !then.loader.is_kin(&self.loader)
         {
-            problems.push(
-                Problem::new(
-                    "the plan has kernel arguments for GRUB, and there is no `update-grub` here",
-                )
-                .hint("`apt install grub2-common`"),
-            );
-        }
-        for arg in self.args.iter().filter(|arg| !grub_can_carry(arg)) {
-            problems.push(
+            let (was, is) = (then.loader.name(), self.loader.name());
+            return Ok(vec![
                 Problem::new(format!(
-                    "GRUB would change the kernel argument `{arg}` on its way to the kernel"
+                    "{was} has our kernel arguments on this server, which is booted by {is} now"
                 ))
-                .hint("leave it out of the plan, or write it without quotes, `$` and wildcards"),
-            );
+                .hint("`bmslice release` first, which takes them back; then apply again"),
+            ]);
         }
-        problems.extend(self.conflicts(look)?);
-        Ok(problems)
-    }
-
-    /// Arguments in the user's own GRUB files that would fight ours.
-    fn conflicts(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
-        let folder = Path::new(&self.drop_in)
-            .parent()
-            .map_or_else(String::new, |dir| dir.display().to_string());
-        let mut files = vec!["/etc/default/grub".to_owned()];
-        files.extend(
-            look.machine
-                .root()
-                .list(&folder)
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|name| name.ends_with(".cfg"))
-                .map(|name| format!("{folder}/{name}"))
-                .filter(|path| *path != self.drop_in),
-        );
-        let mut problems = Vec::new();
-        for path in files {
-            let Some(bytes) = look.file(&path)? else {
-                continue;
-            };
-            let text = String::from_utf8_lossy(&bytes);
-            for (number, line) in text.lines().enumerate() {
-                let line = line.trim_start();
-                let Some((name, value)) = line.split_once('=') else {
-                    continue;
-                };
-                if !name.starts_with("GRUB_CMDLINE_LINUX") || name.ends_with("_RECOVERY") {
-                    continue;
-                }
-                // The value is shell; its words are what is wanted of it.
-                let words = value.replace(['"', '\''], " ");
-                let theirs: KernelCmdline = words
-                    .split_whitespace()
-                    .filter_map(|word| word.parse::<KernelArg>().ok())
-                    .collect();
-                let mut seen: Vec<&str> = Vec::new();
-                for ours in self.args.iter().filter(|arg| is_exclusive(arg)) {
-                    let key = ours.key();
-                    let Some(theirs) = theirs.last(key) else {
-                        continue;
-                    };
-                    if seen.contains(&key) || self.args.contains(theirs) {
-                        continue;
-                    }
-                    seen.push(key);
-                    problems.push(
-                        Problem::new(format!(
-                            "the plan sets the kernel argument `{key}`, and line {} of `{path}` has `{theirs}`",
-                            number + 1
-                        ))
-                        .hint(format!("take `{theirs}` out of `{path}`: the plan's own argument replaces it")),
-                    );
-                }
-            }
+        match self.keeper() {
+            Keeper::Grub(grub) => grub.precondition(look),
+            Keeper::Entries(entries) => entries.precondition(look),
         }
-        Ok(problems)
     }
 
     pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
-        match observe_file(look, &self.drop_in, &self.content, 0o644)? {
-            Observation::Held => {}
-            seen => return Ok(seen),
+        match self.keeper() {
+            Keeper::Grub(grub) => grub.observe(look),
+            Keeper::Entries(entries) => entries.observe(look),
         }
-        Ok(match self.lacking(look)? {
-            None => Observation::Held,
-            Some(got) => Observation::different(got),
-        })
-    }
-
-    /// The script that is there, if it is one of ours.
-    fn script(look: &Look<'_>) -> Result<Option<GrubScript>, HostError> {
-        let bytes = look.file(GRUB_SCRIPT)?;
-        Ok(bytes.and_then(|bytes| GrubScript::parse(&String::from_utf8_lossy(&bytes))))
-    }
-
-    /// Whether GRUB strikes what it tries.
-    fn one_shot(&self, look: &Look<'_>) -> bool {
-        why_read_only(look, &self.config).is_none()
-    }
-
-    /// What script, block and generated configuration lack.
-    fn lacking(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        let script = match Self::script(look)? {
-            Some(script) if script.args == self.args && script.one_shot == self.one_shot(look) => {
-                script
-            }
-            Some(_) | None => {
-                return Ok(Some(format!(
-                    "`{GRUB_SCRIPT}` has other content, or is not there"
-                )));
-            }
-        };
-        let mode = look.machine.root().mode(GRUB_SCRIPT).unwrap_or(0);
-        if mode & 0o111 == 0 {
-            return Ok(Some(format!(
-                "`{GRUB_SCRIPT}` cannot be run (mode {mode:04o})"
-            )));
-        }
-        let env = env_path(&self.config);
-        if read_env(look, &env)?.is_none() {
-            return Ok(Some(format!(
-                "`{env}` is not there, or is no block of GRUB's"
-            )));
-        }
-        let Some(bytes) = look.file(&self.config)? else {
-            return Ok(Some(format!("`{}` is not there", self.config)));
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let mut entries = 0;
-        for (number, line) in linux_entries(&text) {
-            entries += 1;
-            if !line.contains(&GRUB_VARIABLE) {
-                return Ok(Some(format!(
-                    "line {} of `{}` boots Linux without `{GRUB_VARIABLE}`, which stands for `{}`",
-                    number + 1,
-                    self.config,
-                    self.line()
-                )));
-            }
-        }
-        if entries == 0 {
-            return Ok(Some(format!(
-                "`{}` has no entry that boots Linux",
-                self.config
-            )));
-        }
-        Ok((!text.contains(&script.block())).then(|| {
-            format!(
-                "`{}` has not what `{GRUB_SCRIPT}` prints: nothing there stands for `{}`",
-                self.config,
-                self.line()
-            )
-        }))
     }
 
     pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
-        file_before(look, &self.drop_in)
-    }
-
-    fn generate(&self, site: &Site<'_>) -> Result<(), HostError> {
-        let found = GENERATORS
-            .iter()
-            .find(|program| site.machine.has_program(program));
-        let command = match found {
-            None | Some(&"update-grub") => Command::new("update-grub", [""; 0]),
-            Some(program) => Command::new(program, ["-o", &self.config]),
-        };
-        site.machine.run(&command).map(drop)
-    }
-
-    /// The script with our arguments, and those that are confirmed to go back to.
-    fn wanted(&self, look: &Look<'_>) -> Result<GrubScript, HostError> {
-        let env = read_env(look, &env_path(&self.config))?.unwrap_or_default();
-        let known = Self::script(look)?;
-        let known = known
-            .into_iter()
-            .flat_map(|s| [Some(s.args), s.before])
-            .flatten();
-        let confirmed = |args: &Vec<KernelArg>| Some(grub_digest(args)) == env.confirmed;
-        Ok(GrubScript {
-            args: self.args.clone(),
-            before: known.filter(|args| *args != self.args).find(confirmed),
-            one_shot: self.one_shot(look),
-        })
+        match self.keeper() {
+            Keeper::Grub(grub) => grub.before(look),
+            Keeper::Entries(entries) => entries.before(look),
+        }
     }
 
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
-        let before = site
-            .ledger
-            .get("boot arguments")
-            .map_or(Before::Nothing, |entry| entry.before.clone());
-        let script_before = file_before(&site.look(), GRUB_SCRIPT)?;
-        let script = self.wanted(&site.look())?;
-        let env = env_path(&self.config);
-        if let Some(why) = why_read_only(&site.look(), &self.config) {
-            site.note(format!(
-                "GRUB cannot write `{env}` ({why}): a kernel that panics or hangs before systemd runs would be tried again at each boot, until `e` in GRUB's menu takes `{GRUB_VARIABLE}` out; one that comes up without its management goes back by itself"
-            ));
+        match self.keeper() {
+            Keeper::Grub(grub) => grub.act(site),
+            Keeper::Entries(entries) => entries.act(site),
         }
-        let written = (|| {
-            // Each half of it boots as before: a script without entries that use it, entries whose
-            // variable is empty.
-            site.machine
-                .install(Path::new(GRUB_SCRIPT), script.text().as_bytes(), 0o755)?;
-            if read_env(&site.look(), &env)?.is_none() {
-                let block = GrubEnv::default().text();
-                site.machine
-                    .install(Path::new(&env), block.as_bytes(), 0o600)?;
-            }
-            site.machine
-                .install(Path::new(&self.drop_in), self.content.as_bytes(), 0o644)?;
-            self.generate(site)?;
-            match self.lacking(&site.look())? {
-                None => Ok(()),
-                Some(got) => Err(StepError::NotEffective { got }),
-            }
-        })();
-        let Err(error) = written else { return Ok(()) };
-        if error.is_gone() {
-            return Err(error);
-        }
-        // The one place where half an effect could cost the next boot: take it back at once.
-        let back = restore_file(site.machine, &self.drop_in, &before)
-            .and_then(|()| restore_file(site.machine, GRUB_SCRIPT, &script_before))
-            .and_then(|()| self.generate(site));
-        match back {
-            Ok(()) => site.note(format!("`{}` was taken back", self.drop_in)),
-            Err(also) => site.note(format!(
-                "`{}` could not be taken back either: {also}",
-                self.drop_in
-            )),
-        }
-        Err(error)
     }
 
     pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
-        restore_file(site.machine, &self.drop_in, before)?;
-        site.machine.remove(Path::new(GRUB_SCRIPT))?;
-        self.generate(site)?;
-        // Last: without it a `grub.cfg` of ours boots as before.
-        site.machine.remove(Path::new(&env_path(&self.config)))?;
+        match self.keeper() {
+            Keeper::Grub(grub) => grub.undo(before, site)?,
+            Keeper::Entries(entries) => entries.undo(before, site)?,
+        }
         let running = running_args(&site.look());
         if self.args.iter().any(|arg| running.contains(arg)) {
             site.note("the running kernel keeps its arguments until the next reboot");
@@ -316,28 +131,6 @@ impl BootArguments {
         Ok(())
     }
 }
-
-/// The words of each line of grub.cfg that boots this Linux, with its number from 0. Memory testers
-/// and the like have no `root=`; other systems on other disks, and what the administrator wrote
-/// himself, are not for our variable.
-fn linux_entries(config: &str) -> Vec<(usize, Vec<&str>)> {
-    const OTHERS: [&str; 3] = ["30_os-prober", "40_custom", "41_custom"];
-    let mut entries = Vec::new();
-    let mut others = false;
-    for (number, line) in config.lines().enumerate() {
-        if let Some(script) = line.strip_prefix("### BEGIN ") {
-            others = OTHERS.iter().any(|name| script.contains(name));
-        }
-        let mut words = line.split_whitespace();
-        let boots = matches!(words.next(), Some("linux" | "linux16" | "linuxefi"));
-        let words: Vec<&str> = words.collect();
-        if boots && !others && words.iter().any(|word| word.starts_with("root=")) {
-            entries.push((number, words));
-        }
-    }
-    entries
-}
-
 /// The arguments of the running kernel.
 pub fn running_args(look: &Look<'_>) -> KernelCmdline {
     look.machine
@@ -437,27 +230,5 @@ impl Reboot {
     pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
         site.run("systemctl", ["reboot"])?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_of_other_systems_are_not_ours() {
-        let config = "### BEGIN /etc/grub.d/10_linux ###\n\
-            \tlinux\t/boot/vmlinuz root=UUID=1 ro ${bmslice_args}\n\
-            ### END /etc/grub.d/10_linux ###\n\
-            ### BEGIN /etc/grub.d/20_memtest86+ ###\n\
-            \tlinux16\t/boot/memtest86+.bin\n\
-            ### BEGIN /etc/grub.d/30_os-prober ###\n\
-            \tlinux /vmlinuz root=/dev/sdb1\n\
-            ### BEGIN /etc/grub.d/50_late ###\n\
-            \tlinuxefi /vmlinuz root=UUID=1\n";
-        let entries = linux_entries(config);
-        let numbers: Vec<usize> = entries.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, [1, 8]);
-        assert!(entries[0].1.contains(&"${bmslice_args}"));
     }
 }

@@ -88,6 +88,7 @@ pub fn restore_file(machine: &dyn Machine, path: &str, before: &Before) -> Resul
         | Before::Vf { .. }
         | Before::Domain { .. }
         | Before::Autostart { .. }
+        | Before::KernelCmdline { .. }
         | Before::Guest { .. } => machine.remove(Path::new(path)),
     }
 }

@@ -5,11 +5,15 @@
 //! an earlier, interrupted one, and an `undo` may find that nothing was ever done.
 
 pub mod boot;
+pub mod boot_interface;
 pub mod device;
 pub mod disk;
 pub mod domain;
+pub mod entries;
 pub mod files;
 pub mod fixed;
+pub mod grub;
+pub mod loader;
 pub mod memory;
 pub mod partition;
 pub mod queues;

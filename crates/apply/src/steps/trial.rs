@@ -1,7 +1,7 @@
 //! Kernel arguments on trial: armed before a reboot, confirmed after it, or gone back from.
 //!
-//! ADR 0008 has the states. Takes the block that GRUB reads and writes, the running kernel's
-//! arguments and the journal; gives [`ConfirmBoot`] and [`FellBack`]. Keeps true: arguments are
+//! ADR 0008 has the states. Takes what the boot loader keeps, the running kernel's arguments and
+//! the journal; gives [`ConfirmBoot`] and [`FellBack`]. Keeps true: arguments are
 //! confirmed only by the boot that has them and its management too, and a server that went back
 //! tries them again only when asked.
 
@@ -12,7 +12,7 @@ use bmslice_host::HostError;
 use bmslice_inventory::{HostNeed, Inventory};
 use bmslice_model::{KernelArg, MacAddress};
 use bmslice_plan::Plan;
-use bmslice_render::{GRUB_ENV, GrubEnv, TRIAL, grub_digest};
+use bmslice_render::{TRIAL, args_digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StepError;
@@ -20,7 +20,8 @@ use crate::journal::Ledger;
 use crate::paths::PLAN_BEFORE;
 use crate::site::{Look, Site};
 use crate::step::Observation;
-use crate::steps::boot::{boot_id, running_args};
+use crate::steps::boot::{boot_id, line, running_args};
+use crate::steps::loader::Loader;
 
 /// The key of [`ConfirmBoot`] in the journal.
 pub const KEY: &str = "confirm boot";
@@ -32,66 +33,6 @@ const LAST_WORDS: Duration = Duration::from_secs(60);
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(2);
-
-/// Where the block of this `grub.cfg` is.
-pub fn env_path(config: &str) -> String {
-    let folder = config.rsplit_once('/').map_or("", |(folder, _)| folder);
-    format!("{folder}/{GRUB_ENV}")
-}
-
-/// What the block says; `None` when it is not there, or is none.
-pub fn read_env(look: &Look<'_>, path: &str) -> Result<Option<GrubEnv>, HostError> {
-    let bytes = look.file(path)?;
-    Ok(bytes.and_then(|bytes| GrubEnv::parse(&String::from_utf8_lossy(&bytes))))
-}
-
-/// Writes the block over in place: renaming a new file over it would need the file system's own
-/// log to be written back before GRUB, which does not read that log, sees it.
-fn write_env(site: &Site<'_>, path: &str, env: &GrubEnv) -> Result<(), HostError> {
-    site.write(path, env.text())?;
-    site.machine.sync(Path::new(path))
-}
-
-/// Why GRUB cannot write the file system that holds `path`; `None` when it can.
-///
-/// Takes what the kernel says of the mount (proc(5), `mountinfo`) and of the device under it. GRUB
-/// writes plain blocks of a partition and nothing else: not through LVM, LUKS or RAID, and not on
-/// file systems that check or move what they hold.
-pub fn why_read_only(look: &Look<'_>, path: &str) -> Option<String> {
-    let root = look.machine.root();
-    let text = root.read_text("/proc/self/mountinfo").unwrap_or_default();
-    let mount = text
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let left: Vec<&str> = left.split(' ').collect();
-            let (device, at) = (*left.get(2)?, *left.get(4)?);
-            let inside = at == "/" || path.starts_with(&format!("{at}/"));
-            inside.then(|| {
-                (
-                    at.len(),
-                    device.to_owned(),
-                    right.split(' ').next().map(str::to_owned),
-                )
-            })
-        })
-        // The last one of a place covers those before it.
-        .max_by_key(|(length, ..)| *length);
-    let Some((_, device, Some(kind))) = mount else {
-        return Some("its file system is not known".into());
-    };
-    if !matches!(&*kind, "ext2" | "ext3" | "ext4" | "xfs" | "vfat") {
-        return Some(format!("it is on {kind}"));
-    }
-    let at = format!("/sys/dev/block/{device}");
-    if root.exists(format!("{at}/dm")) {
-        return Some("it is on a device-mapper volume (LVM, LUKS or multipath)".into());
-    }
-    if root.exists(format!("{at}/md")) || root.exists(format!("{at}/../md")) {
-        return Some("it is on a RAID of the kernel's".into());
-    }
-    None
-}
 
 /// An interface that the server is managed through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,8 +133,9 @@ impl Management {
 pub struct ConfirmBoot {
     /// The arguments.
     pub args: Vec<KernelArg>,
-    /// Where GRUB's block is: `/boot/grub/bmslice.env`.
-    pub env: String,
+    /// What keeps them.
+    #[serde(flatten)]
+    pub loader: Loader,
     /// What must be there to reach the server.
     pub management: Vec<Management>,
     /// Minutes after a boot on trial until the server goes back.
@@ -202,7 +144,7 @@ pub struct ConfirmBoot {
 
 impl ConfirmBoot {
     pub fn digest(&self) -> String {
-        grub_digest(&self.args)
+        args_digest(&self.args)
     }
 
     pub fn describe(&self) -> String {
@@ -221,8 +163,7 @@ impl ConfirmBoot {
     }
 
     pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
-        let env = read_env(look, &self.env)?.unwrap_or_default();
-        Ok(match env.confirmed {
+        Ok(match self.loader.confirmed(look)? {
             Some(digest) if digest == self.digest() => Observation::Held,
             Some(_) => Observation::different("other arguments are kept for the next boot"),
             None => Observation::NotHeld,
@@ -244,10 +185,8 @@ impl ConfirmBoot {
     }
 
     /// Has the next boot, and only that one, try the arguments.
-    pub fn arm(&self, site: &mut Site<'_>) -> Result<(), HostError> {
-        let mut env = read_env(&site.look(), &self.env)?.unwrap_or_default();
-        env.tried = Some(self.digest());
-        write_env(site, &self.env, &env)?;
+    pub fn arm(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        self.loader.arm(&self.args, site)?;
         if !site.machine.root().exists("/dev/watchdog") {
             site.note(
                 "there is no `/dev/watchdog`: should the kernel hang rather than panic, somebody has to cycle the server's power; it then boots with the arguments before",
@@ -256,18 +195,12 @@ impl ConfirmBoot {
         Ok(())
     }
 
-    /// On trial, a block that GRUB could not write still says to try: not again.
+    /// On trial, a loader that could not strike what it tries would try it again.
     pub fn strike(&self, site: &Site<'_>) -> Result<(), HostError> {
         if !self.is_on_trial(&site.look()) {
             return Ok(());
         }
-        match read_env(&site.look(), &self.env)? {
-            Some(mut env) if env.tried.is_some() => {
-                env.tried = None;
-                write_env(site, &self.env, &env)
-            }
-            Some(_) | None => Ok(()),
-        }
+        self.loader.strike(site)
     }
 
     /// How long the management may take to come up.
@@ -305,11 +238,7 @@ impl ConfirmBoot {
             }
             site.machine.sleep(PAUSE);
         }
-        let env = GrubEnv {
-            tried: None,
-            confirmed: Some(self.digest()),
-        };
-        write_env(site, &self.env, &env)?;
+        self.loader.confirm(&self.args, site)?;
         // There is no way back to the plan before any more.
         Ok(site.machine.remove(Path::new(PLAN_BEFORE))?)
     }
@@ -336,33 +265,28 @@ impl FellBack {
         if begun_in == boot_id(look) || step.args.iter().all(|arg| running.contains(arg)) {
             return Ok(None);
         }
-        let env = read_env(look, &step.env)?.unwrap_or_default();
-        let still_asked = env.tried.as_deref() == Some(&step.digest());
+        let still_asked = step.loader.tried(look)? == Some(step.digest());
         let why = match failed {
             Some(why) => Some(why.to_owned()),
-            None if still_asked => Some(format!(
-                "GRUB did not try them: it booted by another configuration, or could not write `{}`",
-                step.env
-            )),
+            None if still_asked => Some(step.loader.untried()),
             None => None,
         };
         Ok(Some(Self {
             args: step.args.clone(),
             why,
-            to_ours: env.confirmed.is_some(),
+            to_ours: step.loader.confirmed(look)?.is_some(),
         }))
     }
 
     /// As a sentence without its stop.
     pub fn describe(&self) -> String {
-        let args: Vec<&str> = self.args.iter().map(KernelArg::as_str).collect();
         let why = self
             .why
             .as_deref()
             .unwrap_or("that boot left no word: its kernel panicked or hung, or the power was cut");
         format!(
             "the server went back to the kernel arguments before; a boot with `{}` was not confirmed: {why}",
-            args.join(" ")
+            line(&self.args)
         )
     }
 }
@@ -376,9 +300,9 @@ fn on_trial(ledger: &Ledger) -> Option<(&ConfirmBoot, &str, Option<&str>)> {
     Some((step, entry.begun_in.as_deref()?, entry.failed.as_deref()))
 }
 
-/// The digest of a plan's kernel arguments, as GRUB's block names them.
+/// The digest of a plan's kernel arguments, as boot loaders tell them apart.
 pub fn digest(plan: &Plan) -> String {
-    grub_digest(&plan.host().kernel_args)
+    args_digest(&plan.host().kernel_args)
 }
 
 /// The plan of a file when it is the one whose kernel arguments are confirmed: what a server that
@@ -387,7 +311,7 @@ pub fn plan_to_go_back_to(look: &Look<'_>, path: &str) -> Result<Option<String>,
     let Some(crate::step::Step::ConfirmBoot(step)) = look.ledger.get(KEY).map(|e| &e.step) else {
         return Ok(None);
     };
-    let confirmed = read_env(look, &step.env)?.and_then(|env| env.confirmed);
+    let confirmed = step.loader.confirmed(look)?;
     let Some(text) = look
         .file(path)?
         .and_then(|bytes| String::from_utf8(bytes).ok())

@@ -15,8 +15,8 @@ use crate::support::*;
 type State = BTreeMap<String, String>;
 
 /// The server sliced without any crash, and as it was before.
-fn reference() -> (State, State) {
-    let server = lab();
+fn reference(server: fn() -> Server) -> (State, State) {
+    let server = server();
     let before = state(&server.fake);
     server.slice();
     (before, state(&server.fake))
@@ -86,12 +86,12 @@ fn at_every_effect(
     unreachable!()
 }
 
-fn first_apply(moment: Moment) {
-    let (before, sliced) = reference();
+fn first_apply(server: fn() -> Server, moment: Moment) {
+    let (before, sliced) = reference(server);
     let strike = |server: &Server| {
         let _ = server.apply();
     };
-    let count = at_every_effect(lab, strike, moment, |server, what| {
+    let count = at_every_effect(server, strike, moment, |server, what| {
         finish(server);
         assert_same(what, &sliced, &state(&server.fake));
         server.release().unwrap();
@@ -102,22 +102,26 @@ fn first_apply(moment: Moment) {
 
 #[test]
 fn an_apply_that_was_cut_off_is_finished_by_the_next() {
-    first_apply(Moment::After);
+    first_apply(lab, Moment::After);
 }
 
 #[test]
 fn an_apply_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
-    first_apply(Moment::Half);
+    first_apply(lab, Moment::Half);
 }
 
 #[test]
 fn an_apply_that_was_cut_off_can_be_undone_at_once() {
-    let (before, _) = reference();
+    undone(lab);
+}
+
+fn undone(server: fn() -> Server) {
+    let (before, _) = reference(server);
     let strike = |server: &Server| {
         let _ = server.apply();
     };
     for moment in [Moment::Half, Moment::After] {
-        at_every_effect(lab, strike, moment, |server, what| {
+        at_every_effect(server, strike, moment, |server, what| {
             server.release().unwrap();
             assert_same(what, &before, &state(&server.fake));
         });
@@ -125,10 +129,10 @@ fn an_apply_that_was_cut_off_can_be_undone_at_once() {
 }
 
 /// The power is cut while the units bring the slices up, and comes back.
-fn boot(moment: Moment) {
-    let (before, sliced) = reference();
+fn boot(server: fn() -> Server, moment: Moment) {
+    let (before, sliced) = reference(server);
     let prepare = || {
-        let server = lab();
+        let server = server();
         assert_eq!(server.apply().unwrap(), Outcome::Rebooting);
         server
     };
@@ -175,19 +179,23 @@ fn boot(moment: Moment) {
 
 #[test]
 fn a_boot_that_was_cut_off_is_finished_by_the_next() {
-    boot(Moment::After);
+    boot(lab, Moment::After);
 }
 
 #[test]
 fn a_boot_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
-    boot(Moment::Half);
+    boot(lab, Moment::Half);
 }
 
 #[test]
 fn a_release_that_was_cut_off_is_finished_by_the_next() {
-    let (before, _) = reference();
+    release(lab);
+}
+
+fn release(server: fn() -> Server) {
+    let (before, _) = reference(server);
     let prepare = || {
-        let server = lab();
+        let server = server();
         server.slice();
         server
     };
@@ -205,7 +213,7 @@ fn a_release_that_was_cut_off_is_finished_by_the_next() {
 
 #[test]
 fn a_release_that_was_cut_off_by_a_power_cut_is_finished_by_the_units() {
-    let (before, _) = reference();
+    let (before, _) = reference(lab);
     let prepare = || {
         let server = lab();
         server.slice();
@@ -224,4 +232,34 @@ fn a_release_that_was_cut_off_by_a_power_cut_is_finished_by_the_units() {
         server.fake.reboot();
         assert_same(what, &before, &state(&server.fake));
     });
+}
+
+/// The same, where systemd-boot keeps the kernel arguments.
+mod systemd_boot {
+    use super::*;
+
+    #[test]
+    fn an_apply_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+        first_apply(efi, Moment::Half);
+    }
+
+    #[test]
+    fn an_apply_that_was_cut_off_can_be_undone_at_once() {
+        undone(efi);
+    }
+
+    #[test]
+    fn a_boot_that_was_cut_off_is_finished_by_the_next() {
+        boot(efi, Moment::After);
+    }
+
+    #[test]
+    fn a_boot_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+        boot(efi, Moment::Half);
+    }
+
+    #[test]
+    fn a_release_that_was_cut_off_is_finished_by_the_next() {
+        release(efi);
+    }
 }

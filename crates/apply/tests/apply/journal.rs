@@ -64,13 +64,13 @@ fn damage_in_the_middle_stops_everything_and_says_what_to_do() {
 fn a_journal_of_a_later_version_is_left_to_it() {
     let server = lab();
     server.slice();
-    let newer = text(&server).replacen("{\"v\":1,", "{\"v\":2,\"more\":true,", 1);
+    let newer = text(&server).replacen("{\"v\":2,", "{\"v\":3,\"more\":true,", 1);
     server.fake.put_with_mode(JOURNAL, &newer, 0o600);
     let error = server.release().unwrap_err();
     assert!(
         matches!(
             error,
-            ApplyError::Journal(JournalError::Newer { found: 2, .. })
+            ApplyError::Journal(JournalError::Newer { found: 3, .. })
         ),
         "{error}"
     );

@@ -12,4 +12,5 @@ mod journal;
 mod refusals;
 mod story;
 mod support;
+mod systemd_boot;
 mod trial;

@@ -7,7 +7,7 @@ use bmslice_apply::{
     ApplyError, ApplyOptions, Event, Outcome, Phase, ReleaseOptions, Released, State, Which, apply,
     release, resume,
 };
-use bmslice_host::fake::{FakeMachine, FakeServer};
+use bmslice_host::fake::{FakeLoader, FakeMachine, FakeServer};
 use bmslice_host::{DomainState, Machine};
 use bmslice_inventory::{Inventory, LiveInventory};
 use bmslice_model::ByteSize;
@@ -35,6 +35,16 @@ pub struct Server {
 /// The lab's server with a base image, and the plan of [`spec`] for it.
 pub fn lab() -> Server {
     let fake = machine();
+    let plan = plan(&fake, &spec());
+    Server { fake, plan }
+}
+
+/// The same server, booted by systemd-boot.
+pub fn efi() -> Server {
+    let fake = machine_of(FakeServer {
+        loader: FakeLoader::SystemdBoot,
+        ..FakeServer::lab()
+    });
     let plan = plan(&fake, &spec());
     Server { fake, plan }
 }

@@ -222,7 +222,10 @@ fn loader(loader: &BootLoader) -> String {
         },
         BootLoader::Bls => "GRUB with boot loader specification entries (grubby)".into(),
         BootLoader::Ostree => "rpm-ostree".into(),
-        BootLoader::SystemdBoot => "systemd-boot".into(),
+        BootLoader::SystemdBoot { entries } => match entries {
+            Some(folder) => format!("systemd-boot, reads {folder}"),
+            None => "systemd-boot".into(),
+        },
         BootLoader::Unknown => "unknown".into(),
     }
 }

@@ -6,7 +6,7 @@ use bmslice_model::CpuSet;
 use super::{Examined, Unchecked, fails, holds, unchecked};
 
 pub(super) fn loader(inventory: &Inventory) -> Examined {
-    let wanted = "GRUB with drop-ins under /etc/default/grub.d";
+    let wanted = "GRUB with drop-ins under /etc/default/grub.d, or systemd-boot with entries";
     let by_hand = "put the arguments that `bmslice plan` shows into the boot entry by hand";
     match &inventory.boot.loader {
         BootLoader::Grub {
@@ -27,7 +27,14 @@ pub(super) fn loader(inventory: &Inventory) -> Examined {
             wanted,
             "put the arguments that `bmslice plan` shows there with `rpm-ostree kargs`",
         ),
-        BootLoader::SystemdBoot => fails("systemd-boot", wanted, by_hand),
+        BootLoader::SystemdBoot {
+            entries: Some(folder),
+        } => holds(format!("systemd-boot, with entries in {folder}")),
+        BootLoader::SystemdBoot { entries: None } => fails(
+            "systemd-boot, and no entries where it reads them (unified kernel images, or not to be read)",
+            wanted,
+            "run this as root; the arguments of unified kernel images are inside them: put those that `bmslice plan` shows into /etc/kernel/cmdline, and build the images anew",
+        ),
         BootLoader::Unknown => fails("no boot loader that is known", wanted, by_hand),
     }
 }

@@ -110,6 +110,11 @@ impl World {
         }
         state.extend(self.cgroup_state());
         state.extend(self.quiet_state());
+        for name in ["LoaderEntryOneShot", "LoaderEntryDefault"] {
+            if let Some(value) = self.nvram.get(name) {
+                state.insert(format!("efi variable {name}"), value.clone());
+            }
+        }
         for unit in self.enabled_units() {
             state.insert(format!("unit {unit}"), "enabled".into());
         }

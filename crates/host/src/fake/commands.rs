@@ -44,6 +44,7 @@ impl World {
             "grub-mkconfig" | "grub2-mkconfig" => self.mkconfig(&words),
             "systemctl" => self.systemctl(&words),
             "rmdir" => self.rmdir(&words),
+            "bootctl" => self.bootctl(&words),
             "taskset" => self.taskset(&words),
             other => fail(
                 127,

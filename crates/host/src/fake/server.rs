@@ -81,6 +81,16 @@ pub enum FakeDisk {
     Sata(PciAddress),
 }
 
+/// What boots the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FakeLoader {
+    /// GRUB, as Debian installs it.
+    Grub,
+    /// systemd-boot on an EFI system partition at `/boot/efi`, with entries as kernel-install makes
+    /// them.
+    SystemdBoot,
+}
+
 /// A server to be faked. All of it is public: take one of the two below and change what matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FakeServer {
@@ -114,7 +124,10 @@ pub struct FakeServer {
     pub root_fs: String,
     /// `osrelease`.
     pub kernel: String,
-    /// `GRUB_CMDLINE_LINUX` as the administrator left it.
+    /// The boot loader.
+    pub loader: FakeLoader,
+    /// `GRUB_CMDLINE_LINUX`, or the entries' own options after the root, as the administrator left
+    /// them.
     pub cmdline: String,
     /// Whether `/dev/kvm` is there.
     pub kvm: bool,
@@ -125,7 +138,8 @@ pub struct FakeServer {
 }
 
 /// Programs that the fake can act out.
-pub const PROGRAMS: [&str; 21] = [
+pub const PROGRAMS: [&str; 22] = [
+    "bootctl",
     "chmod",
     "chown",
     "ethtool",
@@ -210,6 +224,7 @@ impl FakeServer {
             disk: FakeDisk::Sata(address("00:1f.2")),
             root_fs: "ext4".into(),
             kernel: "6.1.0-26-amd64".into(),
+            loader: FakeLoader::Grub,
             cmdline: String::new(),
             kvm: true,
             disk_free: ByteSize::from_gib(500),
@@ -276,6 +291,7 @@ impl FakeServer {
             disk: FakeDisk::Virtio(address("00:03.0")),
             root_fs: "ext4".into(),
             kernel: "6.12.95+deb12-amd64".into(),
+            loader: FakeLoader::Grub,
             cmdline: "console=tty0 console=ttyS0,115200".into(),
             kvm: true,
             disk_free: ByteSize::from_gib(100),

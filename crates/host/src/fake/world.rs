@@ -15,7 +15,7 @@ use super::domain::FakeDomain;
 use super::memory::Pool;
 use super::pci::Function;
 use super::quiet::Quiet;
-use super::server::{FakeDisk, FakeIommu, FakeServer};
+use super::server::{FakeDisk, FakeIommu, FakeLoader, FakeServer};
 use super::tree::Tree;
 
 /// The state behind a [`FakeMachine`](super::FakeMachine).
@@ -32,6 +32,8 @@ pub struct World {
     pub cgroups: Groups,
     pub quiet: Quiet,
     pub modules: BTreeSet<String>,
+    /// EFI variables of the boot loader's, by name.
+    pub nvram: BTreeMap<String, String>,
     pub clock: Duration,
     pub boots: u32,
     pub next_pid: u32,
@@ -54,6 +56,7 @@ impl World {
             cgroups: Groups::default(),
             quiet: Quiet::default(),
             modules: BTreeSet::new(),
+            nvram: BTreeMap::new(),
             clock: Duration::ZERO,
             boots: 0,
             next_pid: 2000,
@@ -119,6 +122,10 @@ impl World {
                 format!("/usr/lib/systemd/system/{unit}"),
             );
         }
+        if server.loader == FakeLoader::SystemdBoot {
+            self.install_sd_boot();
+            return;
+        }
         tree.put(format!("/boot/vmlinuz-{}", server.kernel), "kernel", 0o644);
         tree.put(
             "/etc/default/grub",
@@ -139,7 +146,7 @@ impl World {
         tree.put("/boot/grub/grub.cfg", config, 0o600);
     }
 
-    /// Boots what GRUB would: everything volatile is made anew.
+    /// Boots what the boot loader would: everything volatile is made anew.
     pub fn boot(&mut self) {
         for volatile in ["/proc", "/sys", "/dev", "/run"] {
             self.tree.remove(volatile);
@@ -150,8 +157,13 @@ impl World {
         for attempt in 1.. {
             assert!(attempt < 9, "this server never comes up");
             self.boots += 1;
-            let arguments = super::grub::next_boot(&self.tree, &self.server.root_fs)
-                .expect("the fake acts out all of grub.cfg: the fake wrote it");
+            let arguments = match self.server.loader {
+                FakeLoader::Grub => super::grub::next_boot(&self.tree, &self.server.root_fs)
+                    .expect("the fake acts out all of grub.cfg: the fake wrote it"),
+                FakeLoader::SystemdBoot => {
+                    self.next_entry().expect("systemd-boot finds what it boots")
+                }
+            };
             self.tree.show("/proc/cmdline", &arguments);
             self.cmdline = arguments
                 .parse()
@@ -166,6 +178,7 @@ impl World {
         self.boot_system();
         self.boot_memory();
         self.boot_pci();
+        self.show_nvram();
         self.boot_disk();
         self.quiet = Quiet::default();
         self.boot_cgroups();

@@ -1,0 +1,475 @@
+//! systemd-boot as the keeper of kernel arguments: boot loader entries, and a variable that boots
+//! one of them once.
+//!
+//! ADR 0011 has the states. Takes the folder of the entries and the arguments; gives each half of
+//! [`BootArguments`](super::boot::BootArguments) and of the trial that concerns systemd-boot.
+//! Source: the Boot Loader Specification and Interface (UAPI group, systemd), bootctl(1),
+//! kernel-install(8). Keeps true: what is tried stands in an entry of its own that is not the
+//! default; the entries of the system have confirmed arguments and no others; and what is in a text
+//! of the user's beside ours stays as it is.
+
+use std::path::Path;
+
+use bmslice_host::{Command, HostError};
+use bmslice_model::KernelArg;
+use bmslice_render::{
+    Form, KERNEL_CMDLINE, VENDOR_CMDLINE, args_digest, args_in, entry_value, own_args, trial_entry,
+    trial_entry_digest, trial_entry_name, trial_options, with_args, without_args,
+};
+
+use crate::error::{Problem, StepError};
+use crate::site::{Look, Site};
+use crate::step::{Before, Observation};
+use crate::steps::boot::{KEY, conflicts, line, running_args};
+use crate::steps::boot_interface::{VARIABLES, default_in, id, variable};
+
+/// systemd-boot, and what it is to boot with.
+#[derive(Debug, Clone, Copy)]
+pub struct Entries<'a> {
+    /// Where the entries are: `/boot/efi/loader/entries`.
+    pub folder: &'a str,
+    /// The arguments that every entry of this system gets once they are confirmed.
+    pub args: &'a [KernelArg],
+}
+
+/// An entry that is there.
+struct Entry {
+    name: String,
+    path: String,
+    text: String,
+}
+
+/// What an id of the loader's stands for.
+enum Booted {
+    /// An entry that can be given arguments.
+    Entry(Entry),
+    /// Anything else: a unified kernel image, another system.
+    Other(String),
+    /// Nothing that is known.
+    Unknown,
+}
+
+/// A file that has to be text, since it is written anew.
+fn text(look: &Look<'_>, path: &str) -> Result<Option<String>, HostError> {
+    let Some(bytes) = look.file(path)? else {
+        return Ok(None);
+    };
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| HostError::File {
+            action: "read",
+            path: path.into(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()),
+        })
+}
+
+/// What kernel-install would give to kernels to come if this entry booted them.
+fn stand_in(look: &Look<'_>, entry: &Entry) -> Result<String, HostError> {
+    if let Some(vendors) = text(look, VENDOR_CMDLINE)? {
+        return Ok(vendors);
+    }
+    let own = own_args(Form::Entry, &entry.text).into_iter();
+    let lines: Vec<String> = own.map(|(_, args)| args.to_string()).collect();
+    Ok(format!("{}\n", lines.join(" ").trim()))
+}
+
+impl Entries<'_> {
+    /// All of them, by name: those of the loader's, without ours on trial.
+    fn all(&self, look: &Look<'_>) -> Result<Vec<Entry>, HostError> {
+        let names = look
+            .machine
+            .root()
+            .list(self.folder)
+            .map_err(|source| HostError::File {
+                action: "list",
+                path: self.folder.into(),
+                source,
+            })?;
+        let mut entries = Vec::new();
+        for name in names {
+            let is_entry = name.ends_with(".conf") && !name.starts_with('.');
+            if !is_entry || trial_entry_digest(&name).is_some() {
+                continue;
+            }
+            let path = format!("{}/{name}", self.folder);
+            if let Some(text) = text(look, &path)? {
+                entries.push(Entry { name, path, text });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Those that boot the system that runs: they have its root, and no other system's id.
+    fn of_this_system(&self, look: &Look<'_>) -> Result<Vec<Entry>, HostError> {
+        let machine = look.machine.root().attribute("/etc/machine-id");
+        let running = running_args(look);
+        let root = running.last("root").map(KernelArg::as_str);
+        let mut entries = self.all(look)?;
+        entries.retain(|entry| {
+            let own = own_args(Form::Entry, &entry.text);
+            let theirs = own.iter().filter_map(|(_, args)| args.last("root")).last();
+            let other_id = match (&machine, entry_value(&entry.text, "machine-id")) {
+                (Some(ours), Some(theirs)) => !ours.is_empty() && ours != theirs,
+                _ => false,
+            };
+            entry_value(&entry.text, "linux").is_some()
+                && theirs.map(KernelArg::as_str) == root
+                && !other_id
+        });
+        Ok(entries)
+    }
+
+    /// What is on trial or was, by name.
+    fn trials(&self, look: &Look<'_>) -> Vec<String> {
+        let names = look.machine.root().list(self.folder).unwrap_or_default();
+        let ours = |name: &String| trial_entry_digest(name).is_some();
+        names.into_iter().filter(ours).collect()
+    }
+
+    fn named(&self, look: &Look<'_>, wanted: &str) -> Result<Booted, HostError> {
+        let entries = self.of_this_system(look)?;
+        let found = entries.into_iter().find(|e| id(&e.name) == id(wanted));
+        Ok(found.map_or_else(|| Booted::Other(wanted.to_owned()), Booted::Entry))
+    }
+
+    /// What boots unless somebody says otherwise. A one-shot counts as that, too.
+    fn default(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        let command = Command::new("bootctl", ["--no-pager", "list"]);
+        Ok(default_in(&look.machine.run(&command)?.stdout))
+    }
+
+    /// The entry that booted, or else the default.
+    fn base(&self, look: &Look<'_>) -> Result<Booted, HostError> {
+        let selected = variable(look, "LoaderEntrySelected");
+        if let Some(selected) = selected.filter(|id| trial_entry_digest(id).is_none())
+            && let Booted::Entry(entry) = self.named(look, &selected)?
+        {
+            return Ok(Booted::Entry(entry));
+        }
+        match self.default(look)? {
+            Some(id) => self.named(look, &id),
+            None => Ok(Booted::Unknown),
+        }
+    }
+
+    pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
+        let mut problems = Vec::new();
+        if !look.machine.has_program("bootctl") {
+            problems.push(
+                Problem::new("the plan has kernel arguments for systemd-boot, and there is no `bootctl` here")
+                    .hint("`apt install systemd-boot`"),
+            );
+            return Ok(problems);
+        }
+        if variable(look, "LoaderInfo").is_none() {
+            problems.push(
+                Problem::server_lacks(format!(
+                    "systemd-boot has left no word of itself in `{VARIABLES}`: it did not start this system, or the EFI variables are not there"
+                ))
+                .hint("see `bootctl status`; mount efivarfs there, and boot by systemd-boot"),
+            );
+            return Ok(problems);
+        }
+        // The default is what the server goes back to, and what has the arguments in the end.
+        match self.default(look) {
+            Err(error) => problems.push(
+                Problem::server_lacks(format!("what systemd-boot boots cannot be told: {error}"))
+                    .hint("see `bootctl list`"),
+            ),
+            Ok(None) => problems.push(
+                Problem::new("systemd-boot has no default entry, so it is not known what this server would go back to")
+                    .hint("see `bootctl list`; `bootctl set-default ID` names one"),
+            ),
+            // Armed earlier, and not booted yet.
+            Ok(Some(id)) if trial_entry_digest(&id).is_some() => {}
+            Ok(Some(id)) => problems.extend(self.cannot_give(look, &id)?),
+        }
+        for entry in self.of_this_system(look)? {
+            for (number, theirs) in own_args(Form::Entry, &entry.text) {
+                problems.extend(conflicts(self.args, &theirs, &entry.path, number));
+            }
+        }
+        if let Some(text) = text(look, KERNEL_CMDLINE)? {
+            for (number, theirs) in own_args(Form::Cmdline, &text) {
+                problems.extend(conflicts(self.args, &theirs, KERNEL_CMDLINE, number));
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Why what boots by default cannot be given arguments.
+    fn cannot_give(&self, look: &Look<'_>, id: &str) -> Result<Option<Problem>, HostError> {
+        let Booted::Other(id) = self.named(look, id)? else {
+            return Ok(None);
+        };
+        Ok(Some(if id.to_ascii_lowercase().ends_with(".efi") {
+            Problem::new(format!(
+                "this server boots the unified kernel image `{id}`, which has its kernel arguments inside"
+            ))
+            .hint(format!(
+                "add `{}` to `{KERNEL_CMDLINE}`, build the image anew (`kernel-install add`, or what made it), reboot, and apply again",
+                line(self.args)
+            ))
+        } else {
+            Problem::new(format!(
+                "systemd-boot's default, `{id}`, is no entry of this system's in `{}`",
+                self.folder
+            ))
+            .hint("see `bootctl list`; name an entry of this system with `bootctl set-default ID` or `default` in `loader.conf`")
+        }))
+    }
+
+    /// What has not the arguments that are confirmed, or has more than it should.
+    fn not_spread(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        let digest = args_digest(self.args);
+        for entry in self.of_this_system(look)? {
+            if args_in(Form::Entry, &entry.text).as_ref() != Some(&digest) {
+                let args = line(self.args);
+                return Ok(Some(format!("`{}` boots without `{args}`", entry.path)));
+            }
+        }
+        let left = self.trials(look);
+        Ok(left
+            .first()
+            .map(|name| format!("`{}/{name}` is still there", self.folder)))
+    }
+
+    /// What the entry on trial lacks.
+    fn not_ready(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        let path = self.trial_path();
+        let Some(text) = text(look, &path)? else {
+            return Ok(Some(format!("`{path}` is not there")));
+        };
+        if !text.ends_with(&trial_options(self.args)) {
+            return Ok(Some(format!("`{path}` has other content")));
+        }
+        let root = self.folder.strip_suffix("/loader/entries").unwrap_or("");
+        let kernel = entry_value(&text, "linux").unwrap_or_default();
+        let kernel = format!("{root}/{}", kernel.trim_start_matches('/'));
+        if !look.machine.root().exists(&kernel) {
+            return Ok(Some(format!(
+                "`{path}` boots `{kernel}`, which is not there"
+            )));
+        }
+        let others = self.trials(look).len() > 1;
+        if others {
+            return Ok(Some(format!("`{}` has an older trial, too", self.folder)));
+        }
+        Ok(look
+            .file(KERNEL_CMDLINE)?
+            .is_none()
+            .then(|| format!("`{KERNEL_CMDLINE}` is not there")))
+    }
+
+    fn trial_path(&self) -> String {
+        format!(
+            "{}/{}",
+            self.folder,
+            trial_entry_name(&args_digest(self.args))
+        )
+    }
+
+    pub fn observe(&self, look: &Look<'_>) -> Result<Observation, HostError> {
+        let confirmed = self.confirmed(look)? == Some(args_digest(self.args));
+        let lacking = if confirmed {
+            self.not_spread(look)?
+        } else {
+            self.not_ready(look)?
+        };
+        Ok(lacking.map_or(Observation::Held, Observation::different))
+    }
+
+    /// Whether kernel-install's file is there, and what stands in for it where it is not.
+    pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
+        Ok(Before::KernelCmdline {
+            was_there: look.file(KERNEL_CMDLINE)?.is_some(),
+            stand_in: match self.base(look)? {
+                Booted::Entry(entry) => stand_in(look, &entry)?,
+                Booted::Other(_) | Booted::Unknown => String::new(),
+            },
+        })
+    }
+
+    /// The command line of kernels to come, without ours. Where there is none, kernel-install takes
+    /// the running kernel's, which on trial has what must not stay.
+    fn cmdline(&self, site: &Site<'_>, entry: &Entry) -> Result<String, HostError> {
+        if let Some(text) = text(&site.look(), KERNEL_CMDLINE)? {
+            return Ok(text);
+        }
+        match site.ledger.get(KEY).map(|entry| &entry.before) {
+            Some(Before::KernelCmdline { stand_in, .. }) if !stand_in.is_empty() => {
+                Ok(stand_in.clone())
+            }
+            _ => stand_in(&site.look(), entry),
+        }
+    }
+
+    /// Takes away what a write that was cut short left beside the files that we write.
+    fn tidy(&self, site: &Site<'_>) -> Result<(), HostError> {
+        let kernel = Path::new(KERNEL_CMDLINE).parent();
+        let folders = [
+            (Path::new(self.folder), "."),
+            (kernel.unwrap_or(Path::new("/")), ".cmdline."),
+        ];
+        for (folder, prefix) in folders {
+            let names = site.machine.root().list(folder).unwrap_or_default();
+            let is_left =
+                |name: &&String| name.starts_with(prefix) && name.ends_with(".bmslice-new");
+            for name in names.iter().filter(is_left) {
+                site.machine.remove(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_trials(&self, site: &Site<'_>, except: Option<&str>) -> Result<(), HostError> {
+        for name in self.trials(&site.look()) {
+            if Some(&*name) != except {
+                let path = format!("{}/{name}", self.folder);
+                site.machine.remove(Path::new(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of ours is to boot next.
+    fn disarm(&self, site: &Site<'_>) -> Result<(), HostError> {
+        if self.tried(&site.look())?.is_some() {
+            site.run("bootctl", ["set-oneshot", ""])?;
+        }
+        Ok(())
+    }
+
+    pub fn act(&self, site: &mut Site<'_>) -> Result<(), StepError> {
+        self.disarm(site)?;
+        if self.confirmed(&site.look())? == Some(args_digest(self.args)) {
+            return self.confirm(site);
+        }
+        let base = match self.base(&site.look())? {
+            Booted::Entry(base) => base,
+            Booted::Other(_) | Booted::Unknown => {
+                return Err(StepError::cannot(
+                    format!(
+                        "no entry of this system is the default in `{}`",
+                        self.folder
+                    ),
+                    "see `bootctl list`",
+                ));
+            }
+        };
+        let cmdline = self.cmdline(site, &base)?;
+        if site.look().file(KERNEL_CMDLINE)?.is_none() {
+            site.machine
+                .install(Path::new(KERNEL_CMDLINE), cmdline.as_bytes(), 0o644)?;
+        }
+        let name = trial_entry_name(&args_digest(self.args));
+        self.remove_trials(site, Some(&name))?;
+        let text = trial_entry(&base.text, self.args);
+        site.machine
+            .install(Path::new(&self.trial_path()), text.as_bytes(), 0o644)?;
+        // It sorts last, and whoever wrote a pattern for the default may have met it all the same.
+        match self.default(&site.look())? {
+            Some(id) if trial_entry_digest(&id).is_none() => Ok(()),
+            found => {
+                self.remove_trials(site, None)?;
+                Err(StepError::cannot(
+                    match found {
+                        Some(id) => {
+                            format!("systemd-boot would boot `{id}` by default, and not only once")
+                        }
+                        None => "systemd-boot would boot no entry by default".into(),
+                    },
+                    "name an entry of this system with `bootctl set-default ID`, or with `default` in `loader.conf`",
+                ))
+            }
+        }
+    }
+
+    pub fn undo(&self, before: &Before, site: &mut Site<'_>) -> Result<(), StepError> {
+        self.disarm(site)?;
+        self.tidy(site)?;
+        for entry in self.all(&site.look())? {
+            let text = without_args(Form::Entry, &entry.text);
+            self.rewrite(site, &entry.path, &entry.text, &text)?;
+        }
+        self.remove_trials(site, None)?;
+        let Some(found) = text(&site.look(), KERNEL_CMDLINE)? else {
+            return Ok(());
+        };
+        let text = without_args(Form::Cmdline, &found);
+        match before {
+            Before::KernelCmdline {
+                was_there: false,
+                stand_in,
+            } if *stand_in == text => site.machine.remove(Path::new(KERNEL_CMDLINE))?,
+            _ => self.rewrite(site, KERNEL_CMDLINE, &found, &text)?,
+        }
+        Ok(())
+    }
+
+    /// Writes a file of the user's anew, if that changes it.
+    fn rewrite(&self, site: &Site<'_>, path: &str, was: &str, text: &str) -> Result<(), HostError> {
+        if was == text {
+            return Ok(());
+        }
+        let mode = site.machine.root().mode(path).unwrap_or(0o644);
+        site.machine.install(Path::new(path), text.as_bytes(), mode)
+    }
+
+    /// The digest of what the next boot tries.
+    pub fn tried(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        let armed = variable(look, "LoaderEntryOneShot");
+        Ok(armed.and_then(|id| trial_entry_digest(&id).map(str::to_owned)))
+    }
+
+    /// The digest of what is kept: the last text to get it is kernel-install's.
+    pub fn confirmed(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        Ok(text(look, KERNEL_CMDLINE)?.and_then(|text| args_in(Form::Cmdline, &text)))
+    }
+
+    /// Why arguments that are still to be tried were not.
+    pub fn untried(&self) -> String {
+        "systemd-boot did not try them: the server booted by another loader, or the EFI variables are not kept".into()
+    }
+
+    pub fn arm(&self, site: &Site<'_>) -> Result<(), StepError> {
+        let name = trial_entry_name(&args_digest(self.args));
+        site.run("bootctl", ["set-oneshot", &name])?;
+        let armed = variable(&site.look(), "LoaderEntryOneShot");
+        if armed.as_deref() == Some(&*name) {
+            return Ok(());
+        }
+        Err(StepError::NotEffective {
+            got: format!(
+                "`LoaderEntryOneShot` is {}",
+                armed.map_or_else(|| "not set".into(), |id| format!("`{id}`"))
+            ),
+        })
+    }
+
+    /// Each entry of this system gets the arguments, and then kernels to come; the entry on trial,
+    /// which boots also when a power cut tears another, is the last to go.
+    pub fn confirm(&self, site: &Site<'_>) -> Result<(), StepError> {
+        let digest = Some(args_digest(self.args));
+        let entries = self.of_this_system(&site.look())?;
+        let Some(first) = entries.first() else {
+            return Err(StepError::cannot(
+                format!("no entry in `{}` boots this system", self.folder),
+                "see `bootctl list`, and whether that file system is mounted",
+            ));
+        };
+        for entry in &entries {
+            if args_in(Form::Entry, &entry.text) != digest {
+                let text = with_args(Form::Entry, &entry.text, self.args);
+                self.rewrite(site, &entry.path, &entry.text, &text)?;
+            }
+        }
+        if self.confirmed(&site.look())? != digest {
+            let text = with_args(Form::Cmdline, &self.cmdline(site, first)?, self.args);
+            let mode = site.machine.root().mode(KERNEL_CMDLINE).unwrap_or(0o644);
+            site.machine
+                .install(Path::new(KERNEL_CMDLINE), text.as_bytes(), mode)?;
+        }
+        Ok(self.remove_trials(site, None)?)
+    }
+}

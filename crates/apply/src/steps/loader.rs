@@ -1,0 +1,162 @@
+//! What keeps kernel arguments from one boot to the next, behind one face.
+//!
+//! Takes the boot loader that an inventory found, or the journal; gives what a trial needs of any of
+//! them: what is tried, what is confirmed, and to change either.
+
+use bmslice_host::HostError;
+use bmslice_inventory::BootLoader;
+use bmslice_model::KernelArg;
+use bmslice_render::GRUB_DROP_IN;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StepError;
+use crate::site::{Look, Site};
+use crate::steps::entries::Entries;
+use crate::steps::grub::Grub;
+
+/// What keeps kernel arguments from one boot to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Loader {
+    /// GRUB, by an environment block beside its configuration (ADR 0008).
+    Grub {
+        /// `/boot/grub/grub.cfg`. The first version of the journal named the block instead.
+        #[serde(alias = "env")]
+        config: String,
+    },
+    /// systemd-boot, by entries and a variable that boots one of them once (ADR 0011).
+    Entries {
+        /// Their folder: `/boot/efi/loader/entries`.
+        entries: String,
+    },
+}
+
+/// A loader and the arguments that it is to keep.
+#[derive(Debug, Clone, Copy)]
+pub enum Keeper<'a> {
+    /// GRUB.
+    Grub(Grub<'a>),
+    /// systemd-boot.
+    Entries(Entries<'a>),
+}
+
+impl Loader {
+    /// That of a server; `None` when its arguments cannot be written by us.
+    pub fn of(found: &BootLoader) -> Option<Self> {
+        match found {
+            BootLoader::Grub {
+                config,
+                drop_ins: Some(_),
+            } => Some(Self::Grub {
+                config: config.clone(),
+            }),
+            BootLoader::SystemdBoot {
+                entries: Some(entries),
+            } => Some(Self::Entries {
+                entries: entries.clone(),
+            }),
+            BootLoader::Grub { drop_ins: None, .. }
+            | BootLoader::SystemdBoot { entries: None }
+            | BootLoader::Bls
+            | BootLoader::Ostree
+            | BootLoader::Unknown => None,
+        }
+    }
+
+    /// It, and what it is to keep.
+    pub fn with<'a>(&'a self, args: &'a [KernelArg]) -> Keeper<'a> {
+        match self {
+            Self::Grub { config } => Keeper::Grub(Grub { config, args }),
+            Self::Entries { entries } => Keeper::Entries(Entries {
+                folder: entries,
+                args,
+            }),
+        }
+    }
+
+    /// Whether what one of them keeps can be taken back by the other.
+    pub fn is_kin(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// For people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Grub { .. } => "GRUB",
+            Self::Entries { .. } => "systemd-boot",
+        }
+    }
+
+    /// What is done to it, for people.
+    pub fn describe(&self, args: &str) -> String {
+        match self {
+            Self::Grub { .. } => {
+                format!("give GRUB the kernel arguments `{args}` by `{GRUB_DROP_IN}`")
+            }
+            Self::Entries { entries } => {
+                format!("give systemd-boot the kernel arguments `{args}` by entries in `{entries}`")
+            }
+        }
+    }
+
+    /// And undone.
+    pub fn describe_undo(&self) -> String {
+        match self {
+            Self::Grub { .. } => {
+                format!("take the kernel arguments of `{GRUB_DROP_IN}` away from GRUB")
+            }
+            Self::Entries { entries } => {
+                format!("take our kernel arguments out of the entries in `{entries}`")
+            }
+        }
+    }
+
+    /// The digest of what the next boot tries.
+    pub fn tried(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        match self.with(&[]) {
+            Keeper::Grub(grub) => grub.tried(look),
+            Keeper::Entries(entries) => entries.tried(look),
+        }
+    }
+
+    /// The digest of what was confirmed.
+    pub fn confirmed(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        match self.with(&[]) {
+            Keeper::Grub(grub) => grub.confirmed(look),
+            Keeper::Entries(entries) => entries.confirmed(look),
+        }
+    }
+
+    /// Why arguments that are still to be tried were not.
+    pub fn untried(&self) -> String {
+        match self.with(&[]) {
+            Keeper::Grub(grub) => grub.untried(),
+            Keeper::Entries(entries) => entries.untried(),
+        }
+    }
+
+    /// Has the next boot, and only that one, try the arguments.
+    pub fn arm(&self, args: &[KernelArg], site: &Site<'_>) -> Result<(), StepError> {
+        match self.with(args) {
+            Keeper::Grub(grub) => grub.arm(site),
+            Keeper::Entries(entries) => entries.arm(site),
+        }
+    }
+
+    /// In a boot on trial: whatever still says to try, says so no longer.
+    pub fn strike(&self, site: &Site<'_>) -> Result<(), HostError> {
+        match self.with(&[]) {
+            Keeper::Grub(grub) => grub.strike(site),
+            // systemd-boot takes the variable away before it starts a kernel.
+            Keeper::Entries(_) => Ok(()),
+        }
+    }
+
+    /// Has every boot from now on take the arguments.
+    pub fn confirm(&self, args: &[KernelArg], site: &Site<'_>) -> Result<(), StepError> {
+        match self.with(args) {
+            Keeper::Grub(grub) => grub.confirm(site),
+            Keeper::Entries(entries) => entries.confirm(site),
+        }
+    }
+}
