@@ -10,6 +10,9 @@ use bmslice_model::{ByteSize, CpuSet};
 use crate::facts::{Cache, CacheKind, Cpu};
 use crate::scan::{Scan, numbered};
 
+/// The level and kind of a CPU's caches, by index.
+type Leaves = BTreeMap<u32, (u32, CacheKind)>;
+
 /// Reads the caches of the online CPUs, by level, then kind, then lowest CPU.
 pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     let online: CpuSet = cpus.iter().filter(|c| c.online).map(|c| c.id).collect();
@@ -17,6 +20,9 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     // The caches seen by index number: a CPU whose share is already known needs no further file.
     let mut known: BTreeMap<u32, Vec<CpuSet>> = BTreeMap::new();
     let mut untold = CpuSet::new();
+    // The kernel lists a CPU's caches from the nearest on: where CPUs have as many, the one of an
+    // index is of the same level and kind.
+    let mut leaves: Vec<(Vec<String>, Leaves)> = Vec::new();
     for of in cpus.iter().filter(|cpu| cpu.online) {
         let cpu = of.id;
         // Whoever shares each of its caches has told of them.
@@ -28,7 +34,13 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
             continue;
         }
         let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
-        for name in scan.list(&folder) {
+        let names = scan.list(&folder);
+        let like = leaves.iter().position(|(others, _)| *others == names);
+        let like = like.unwrap_or_else(|| {
+            leaves.push((names.clone(), BTreeMap::new()));
+            leaves.len() - 1
+        });
+        for name in names {
             let Some(index) = numbered(&name, "index") else {
                 continue;
             };
@@ -42,24 +54,11 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
                 continue;
             };
             known.entry(index).or_default().push(shared.clone());
-            let level = scan.number(&format!("{folder}/level"));
-            let kind = match scan.text(&format!("{folder}/type")).as_deref() {
-                Some("Data") => CacheKind::Data,
-                Some("Instruction") => CacheKind::Instruction,
-                // Some architectures tell a kind for split caches alone.
-                Some("Unified") | None => CacheKind::Unified,
-                Some(other) => {
-                    scan.note(
-                        format!("{folder}/type"),
-                        format!("`{other}` is no kind of cache that is known; it was left out"),
-                    );
-                    continue;
-                }
-            };
-            let Some(level) = level else {
-                scan.note(&folder, "it has no level; it was left out");
+            let told = leaves[like].1.get(&index).copied();
+            let Some((level, kind)) = told.or_else(|| leaf(scan, &folder)) else {
                 continue;
             };
+            leaves[like].1.insert(index, (level, kind));
             let cache = Cache {
                 level,
                 kind,
@@ -81,6 +80,28 @@ pub(crate) fn read(scan: &mut Scan, cpus: &[Cpu]) -> Vec<Cache> {
     }
     caches.sort_by_key(|c| (c.level, c.kind, c.cpus.first()));
     caches
+}
+
+/// The level and kind of a cache.
+fn leaf(scan: &mut Scan, folder: &str) -> Option<(u32, CacheKind)> {
+    let kind = match scan.text(&format!("{folder}/type")).as_deref() {
+        Some("Data") => CacheKind::Data,
+        Some("Instruction") => CacheKind::Instruction,
+        // Some architectures tell a kind for split caches alone.
+        Some("Unified") | None => CacheKind::Unified,
+        Some(other) => {
+            scan.note(
+                format!("{folder}/type"),
+                format!("`{other}` is no kind of cache that is known; it was left out"),
+            );
+            return None;
+        }
+    };
+    let level = scan.number(&format!("{folder}/level"));
+    if level.is_none() {
+        scan.note(folder, "it has no level; it was left out");
+    }
+    Some((level?, kind))
 }
 
 /// The CPUs that share a cache; `None` where that cannot be known.

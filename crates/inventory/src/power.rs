@@ -31,42 +31,57 @@ fn boost(scan: &Scan) -> Option<bool> {
 fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
     let mut found: Vec<Frequencies> = Vec::new();
     let mut seen = CpuSet::new();
-    // Where neither the first nor the last CPU is clocked, none is.
-    let clocked = |cpu: CpuId| scan.root.exists(format!("{CPUS}/cpu{cpu}/cpufreq"));
-    if ![online.first(), online.iter().last()]
-        .into_iter()
-        .flatten()
-        .any(clocked)
-    {
+    let ends = [online.first(), online.iter().last()];
+    // The kernel has one driver, and shows the same files of all CPUs: where neither the first nor
+    // the last is clocked, none is.
+    let mut shown: Vec<String> = Vec::new();
+    for cpu in ends.into_iter().flatten() {
+        shown.extend(scan.list(&format!("{CPUS}/cpu{cpu}/cpufreq")));
+    }
+    if shown.is_empty() {
         return found;
     }
     // Where the first and the last CPU are rated alike, all are: then none of the others is asked.
-    let ends = [online.first(), online.iter().last()];
     let [first, last] = ends.map(|cpu| rated(scan, cpu?));
     let uneven = first != last;
+    let has = |name: &str| shown.iter().any(|shown| shown == name);
+    let mut either = ends.into_iter().flatten();
+    let driver =
+        either.find_map(|cpu| scan.text(&format!("{CPUS}/cpu{cpu}/cpufreq/scaling_driver")));
+    // A policy for each CPU, as most servers have, is each CPU's own.
+    let policies = scan.list(&format!("{CPUS}/cpufreq"));
+    let policies = policies
+        .iter()
+        .filter(|name| numbered(name, "policy").is_some());
+    let own = policies.count() >= online.len();
     for cpu in online.iter() {
         if seen.contains(cpu) {
             continue;
         }
         let folder = format!("{CPUS}/cpu{cpu}/cpufreq");
-        if !scan.root.exists(&folder) {
-            continue;
-        }
         // A policy is told once, however many CPUs it has; its list has blanks for commas.
-        let mut cpus = policy(scan, &folder).intersection(online);
-        cpus.insert(cpu);
+        let mut cpus = CpuSet::from(cpu);
+        if !own {
+            cpus.extend_from(&policy(scan, &folder).intersection(online));
+        }
         seen.extend_from(&cpus);
         let one = Frequencies {
             cpus,
-            driver: scan.text(&format!("{folder}/scaling_driver")),
+            driver: driver.clone(),
             governor: scan.text(&format!("{folder}/scaling_governor")),
-            preference: scan.text(&format!("{folder}/energy_performance_preference")),
+            preference: has("energy_performance_preference")
+                .then(|| scan.text(&format!("{folder}/energy_performance_preference")))
+                .flatten(),
             min: scan.number(&format!("{folder}/cpuinfo_min_freq")),
             max: scan.number(&format!("{folder}/cpuinfo_max_freq")),
-            base: scan
-                .number(&format!("{folder}/base_frequency"))
+            base: has("base_frequency")
+                .then(|| scan.number(&format!("{folder}/base_frequency")))
+                .flatten()
                 .or_else(|| uneven.then(|| rated(scan, cpu)).flatten()),
         };
+        if (&one.governor, one.min, one.max, one.base) == (&None, None, None, None) {
+            continue;
+        }
         let like = |other: &&mut Frequencies| {
             let with = Frequencies {
                 cpus: other.cpus.clone(),
@@ -79,7 +94,6 @@ fn frequencies(scan: &mut Scan, online: &CpuSet) -> Vec<Frequencies> {
             None => found.push(one),
         }
     }
-    found.retain(|group| group.driver.is_some() || group.governor.is_some() || group.max.is_some());
     found
 }
 

@@ -116,15 +116,14 @@ pub(crate) fn read(
         return;
     }
     let folder = |cpu: &Cpu| format!("{root}/cpu{}/topology", cpu.id);
-    for cpu in cpus.iter_mut() {
+    let number_of = |scan: &Scan, cpu: &Cpu| {
         let number = scan.number(&format!("{}/{}", folder(cpu), level.number));
-        let number = number.filter(|number| is_known(*number));
-        (level.set)(cpu, number);
-    }
+        number.filter(|number| is_known(*number))
+    };
     // A level that no CPU numbers and that is not always there is not told at all: by default the
-    // kernel then shows each CPU as a group of its own.
-    let told = cpus.iter().any(|cpu| (level.get)(cpu).is_some());
-    if !told && !level.expected {
+    // kernel then shows each CPU as a group of its own. Mostly the first CPU says enough.
+    let told = level.expected || cpus.iter().any(|cpu| number_of(scan, cpu).is_some());
+    if !told {
         return;
     }
     let mut groups: Vec<CpuSet> = Vec::new();
@@ -153,6 +152,18 @@ pub(crate) fn read(
         }
         seen.extend_from(&set);
         groups.push(set);
+    }
+    // Of a group the first and the last CPU are asked for its number; who is in none, each.
+    let asked: CpuSet = groups
+        .iter()
+        .flat_map(|group| [group.first(), group.iter().last()])
+        .flatten()
+        .collect();
+    for cpu in cpus.iter_mut() {
+        if asked.contains(cpu.id) || !seen.contains(cpu.id) {
+            let number = number_of(scan, cpu);
+            (level.set)(cpu, number);
+        }
     }
     if !torn.is_empty() {
         scan.note(
