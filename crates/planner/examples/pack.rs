@@ -1,7 +1,7 @@
 //! Packs guests onto servers: a case a line in, its placement a line out.
 //!
 //! ```text
-//! pack [--model m1|m2] [--objective count|vcpus] [--arrival [--repack]] [--report FILE] CASES.jsonl > PLACEMENTS.jsonl
+//! pack [--model m1|m2] [--objective count|vcpus] [--arrival [--repack]] [--rounds N] [--starts N] [--report FILE] CASES.jsonl > PLACEMENTS.jsonl
 //! ```
 //!
 //! A case has hosts (`tpc` threads a core; nodes with `huge_1g`, `vfs` and cores with their
@@ -9,6 +9,7 @@
 //! `numa_nodes`, `mem_gib`, `vfs`). Model m1 shares cores between guests, m2 does not. Without
 //! `--arrival` as many as possible are placed, in whatever order, so `--repack` says nothing more.
 //! With it, order counts and nobody who was accepted is dropped; `--repack` lets the placed move.
+//! `--rounds` and `--starts` say how much is tried, where the usual effort is not meant.
 //! The report has a line for each case with what was reached and what cannot be exceeded.
 #![allow(
     clippy::disallowed_methods,
@@ -72,6 +73,7 @@ struct Options {
     objective: Objective,
     arrival: bool,
     repack: bool,
+    effort: Effort,
     report: Option<String>,
     cases: Vec<String>,
 }
@@ -103,6 +105,8 @@ fn options() -> Result<Options, Box<dyn Error>> {
             }
             "--arrival" => options.arrival = true,
             "--repack" => options.repack = true,
+            "--rounds" => options.effort.rounds = value()?.parse()?,
+            "--starts" => options.effort.starts = value()?.parse()?,
             "--report" => options.report = Some(value()?),
             other if other.starts_with('-') => return Err(format!("no option `{other}`").into()),
             _ => options.cases.push(arg),
@@ -173,7 +177,7 @@ fn solve(case: &Case, options: &Options) -> Result<Done, Box<dyn Error>> {
         })
         .collect();
     let guests: Vec<Guest> = case.requests.iter().map(guest).collect::<Result<_, _>>()?;
-    let (sharing, effort) = (options.sharing, Effort::default());
+    let (sharing, effort) = (options.sharing, options.effort);
     let packing = if options.arrival {
         fleet::arrive(&servers, &guests, sharing, options.repack, effort)
     } else {
@@ -318,6 +322,7 @@ fn fleet_best(case: &Case, options: &Options) -> Option<u64> {
     let free = Options {
         sharing: options.sharing,
         objective: options.objective,
+        effort: options.effort,
         ..Options::default()
     };
     solve(case, &free).ok().map(|done| done.packing.value)
