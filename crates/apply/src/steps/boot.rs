@@ -1,7 +1,7 @@
 //! Kernel arguments: written for the next boot, and in force in this one.
 
 use bmslice_host::HostError;
-use bmslice_model::{ByteSize, CpuSet, KernelArg, KernelCmdline, NumaNodeId};
+use bmslice_model::{ByteSize, CpuSet, KernelArg, KernelCmdline, NumaNodeId, count};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
@@ -210,8 +210,11 @@ impl Reboot {
                 .unwrap_or(0);
             if got < pages.count {
                 lacking.push(format!(
-                    "node {} has {got} huge pages of {}, not {}",
-                    pages.node, pages.size, pages.count
+                    "node {} has {} of {}, not {}",
+                    pages.node,
+                    count(got, "huge page"),
+                    pages.size,
+                    pages.count
                 ));
             }
         }

@@ -1,7 +1,7 @@
 //! Huge pages per NUMA node (Documentation/admin-guide/mm/hugetlbpage.rst).
 
 use bmslice_host::HostError;
-use bmslice_model::{ByteSize, NumaNodeId, SliceName};
+use bmslice_model::{ByteSize, NumaNodeId, SliceName, count};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, StepError};
@@ -67,8 +67,10 @@ impl AllocateHugePages {
 
     pub fn describe(&self) -> String {
         format!(
-            "have {} huge pages of {} on node {}",
-            self.count, self.size, self.node
+            "have {} of {} on node {}",
+            count(self.count, "huge page"),
+            self.size,
+            self.node
         )
     }
 
@@ -102,8 +104,10 @@ impl AllocateHugePages {
             Observation::NotHeld
         } else {
             Observation::different(format!(
-                "node {} has {got} huge pages of {}, and {want} are needed",
-                self.node, self.size
+                "node {} has {} of {}, and {want} are needed",
+                self.node,
+                count(got, "huge page"),
+                self.size
             ))
         })
     }

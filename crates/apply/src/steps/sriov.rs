@@ -1,7 +1,7 @@
 //! Virtual functions (Documentation/PCI/pci-iov-howto.rst; ip-link(8)).
 
 use bmslice_host::HostError;
-use bmslice_model::PciAddress;
+use bmslice_model::{PciAddress, count};
 use bmslice_plan::DeviceRef;
 use serde::{Deserialize, Serialize};
 
@@ -144,8 +144,9 @@ impl CreateVfs {
         }
         Some(
             Problem::new(format!(
-                "{} has {current} VFs and is to have {want}; the kernel changes that only by removing all, and {}",
+                "{} has {} and is to have {want}; the kernel changes that only by removing all, and {}",
                 name(&self.pf),
+                count(current, "VF"),
                 used.join(", ")
             ))
             .hint("shut down what uses those VFs first"),
@@ -153,7 +154,7 @@ impl CreateVfs {
     }
 
     pub fn describe(&self) -> String {
-        format!("make {} VFs of {}", self.count, name(&self.pf))
+        format!("make {} of {}", count(self.count, "VF"), name(&self.pf))
     }
 
     pub fn describe_undo(&self) -> String {
@@ -165,9 +166,9 @@ impl CreateVfs {
         let Some(current) = self.current(look) else {
             problems.push(
                 Problem::new(format!(
-                    "{} is to be split into {} VFs, and has no SR-IOV here (`{}` is not there)",
+                    "{} is to be split into {}, and has no SR-IOV here (`{}` is not there)",
                     name(&self.pf),
-                    self.count,
+                    count(self.count, "VF"),
                     self.path()
                 ))
                 .hint("turn SR-IOV on in the firmware's setup, and see that the host's driver is bound"),
@@ -180,9 +181,9 @@ impl CreateVfs {
         if u64::from(self.count) > total {
             problems.push(
                 Problem::new(format!(
-                    "{} is to be split into {} VFs, and can have {total}",
+                    "{} is to be split into {}, and can have {total}",
                     name(&self.pf),
-                    self.count
+                    count(self.count, "VF")
                 ))
                 .hint("plan again"),
             );

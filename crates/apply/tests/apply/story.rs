@@ -134,7 +134,7 @@ fn a_dry_run_tells_the_steps_and_changes_nothing() {
         "cloud-init seed",
         "reboot the host",
         "huge pages",
-        "make 1 VFs of 0000:8",
+        "make 1 VF of 0000:8",
         "VLAN 102",
         "define the domain `red-worker1`",
         "start `blue-worker1`",
