@@ -27,7 +27,7 @@ impl Default for Effort {
         Self {
             rounds: 2000,
             columns: 400,
-            starts: 24,
+            starts: 96,
         }
     }
 }
@@ -271,7 +271,7 @@ fn all_of<'y>(
         ..so_far.clone()
     };
     let effort = Effort {
-        starts: effort.starts / 4,
+        starts: effort.starts / 16,
         ..effort
     };
     let found = best(&only, effort).state;

@@ -100,7 +100,12 @@ fn pack(seats: &Seats<'_>, slices: &[usize]) -> Packing {
         .map(|&slice| guest(seats, slice, unit))
         .collect();
     let (sharing, goal) = (Sharing::WholeCores, Objective::Count);
-    fleet::pack(&servers, &guests, sharing, goal, Effort::default())
+    // The seats are only a start, and the bound does not gain by more starts.
+    let effort = Effort {
+        starts: 24,
+        ..Effort::default()
+    };
+    fleet::pack(&servers, &guests, sharing, goal, effort)
 }
 
 /// A server's nodes, in whole cores: a core counts as one thread.
