@@ -272,7 +272,7 @@ mod tests {
             text: format!("linux /k/vmlinuz\n{more}"),
         };
         let debian = "sort-key debian\n";
-        let mut entries = vec![
+        let mut entries = [
             entry("a", ""),
             entry("a-bmslice-0011223344556677", ""),
             entry("8a1f-6.1", ""),
