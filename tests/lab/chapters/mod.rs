@@ -2,6 +2,7 @@
 
 mod asked;
 mod bad_days;
+mod fake;
 mod falls_back;
 mod given_back;
 mod made;
@@ -32,7 +33,7 @@ pub struct Story {
     plan: Value,
 }
 
-const CHAPTERS: [(&str, Chapter); 21] = [
+const CHAPTERS: [(&str, Chapter); 22] = [
     ("a pristine server starts", start),
     (
         "inspect reads it, live and from a capture alike",
@@ -48,6 +49,10 @@ const CHAPTERS: [(&str, Chapter); 21] = [
         asked::plan,
     ),
     ("a dry run changes nothing", asked::dry_run),
+    (
+        "the kernel answers as the fake of the other tests does",
+        fake::alike,
+    ),
     ("without libvirt nothing is begun", bad_days::libvirt_down),
     (
         "a full disk ends apply, and release leaves nothing",
