@@ -107,7 +107,10 @@ impl Entries<'_> {
         let mut entries = self.all(look)?;
         entries.retain(|entry| {
             let own = own_args(Form::Entry, &entry.text);
-            let theirs = own.iter().filter_map(|(_, args)| args.last("root")).last();
+            let theirs = own
+                .iter()
+                .filter_map(|(_, args)| args.last("root"))
+                .next_back();
             let other_id = match (&machine, entry_value(&entry.text, "machine-id")) {
                 (Some(ours), Some(theirs)) => !ours.is_empty() && ours != theirs,
                 _ => false,
