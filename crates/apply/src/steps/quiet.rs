@@ -137,10 +137,12 @@ impl MoveInterrupts {
                 continue;
             }
             match site.write(&Interrupt::path(irq.number), want) {
-                Err(error) if error.io_kind() != Some(std::io::ErrorKind::NotFound) => {
-                    return Err(error.into());
-                }
-                Ok(()) | Err(_) => {}
+                // It went away; or, in another boot, it is on these CPUs by nature and not by us (the
+                // timer's, above all), and the kernel does not let it go.
+                Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => {}
+                Err(error) if !same_boot && error.io_kind().is_some() => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => {}
             }
         }
         if let Some(default) = default
