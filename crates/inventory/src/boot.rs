@@ -3,6 +3,7 @@
 //! Source: `Documentation/admin-guide/kernel-parameters.rst`, `Documentation/ABI/testing/sysfs-devices-system-cpu`
 //! (isolated, nohz_full), grub-mkconfig(8), the Boot Loader Specification and Interface (UAPI group).
 
+use bmslice_host::Root;
 use bmslice_model::{CpuSet, KernelCmdline};
 
 use crate::facts::{BootFacts, BootLoader, PciFunction};
@@ -63,7 +64,8 @@ fn loader(scan: &mut Scan) -> BootLoader {
         return BootLoader::Ostree;
     }
     // What firmware started says more than what is installed.
-    if variable(scan, "LoaderInfo").is_some_and(|info| info.starts_with("systemd-boot")) {
+    if loader_variable(scan.root, "LoaderInfo").is_some_and(|info| info.starts_with("systemd-boot"))
+    {
         return systemd_boot(scan);
     }
     let entries = scan
@@ -123,7 +125,7 @@ const BOOT: [&str; 3] = ["/boot", "/efi", "/boot/efi"];
 
 /// The loader reads entries from both partitions: those beside the one that it booted are meant.
 fn systemd_boot(scan: &mut Scan) -> BootLoader {
-    let selected = variable(scan, "LoaderEntrySelected").unwrap_or_default();
+    let selected = loader_variable(scan.root, "LoaderEntrySelected").unwrap_or_default();
     let mut found: Vec<(bool, String)> = Vec::new();
     for mount in BOOT {
         let folder = format!("{mount}/loader/entries");
@@ -141,11 +143,11 @@ fn systemd_boot(scan: &mut Scan) -> BootLoader {
     }
 }
 
-/// What the loader left for the system in an EFI variable (what it calls itself in `LoaderInfo`):
-/// four bytes of attributes, then UTF-16.
-fn variable(scan: &Scan, name: &str) -> Option<String> {
-    let bytes = scan
-        .root
+/// What the loader left for the system in an EFI variable of the Boot Loader Interface (`LoaderInfo`,
+/// what it calls itself): four bytes of attributes, then UTF-16. `None` when it is not there, or empty.
+#[must_use]
+pub fn loader_variable(root: &Root, name: &str) -> Option<String> {
+    let bytes = root
         .read(format!(
             "/sys/firmware/efi/efivars/{name}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
         ))
@@ -155,9 +157,8 @@ fn variable(scan: &Scan, name: &str) -> Option<String> {
         .chunks_exact(2)
         .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
         .take_while(|unit| *unit != 0);
-    Some(
-        char::decode_utf16(units)
-            .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
-            .collect(),
-    )
+    let text: String = char::decode_utf16(units)
+        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    (!text.is_empty()).then_some(text)
 }

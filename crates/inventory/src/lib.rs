@@ -33,6 +33,7 @@ mod routes;
 mod scan;
 mod topology;
 
+pub use boot::loader_variable;
 pub use capture::{Capture, CaptureError};
 pub use contradictions::{Contradiction, contradictions};
 pub use ethtool::nic_channels;

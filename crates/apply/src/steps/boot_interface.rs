@@ -3,26 +3,16 @@
 //! Takes EFI variables and what `bootctl list` prints; gives ids of entries. Source: the Boot Loader
 //! Interface (systemd), bootctl(1).
 
+use bmslice_inventory::loader_variable;
+
 use crate::site::Look;
 
 /// Where the kernel shows EFI variables.
 pub const VARIABLES: &str = "/sys/firmware/efi/efivars";
-/// Those of the interface.
-const GUID: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// An EFI variable of the loader's: four bytes of attributes, then UTF-16.
+/// An EFI variable of the loader's.
 pub fn variable(look: &Look<'_>, name: &str) -> Option<String> {
-    let path = format!("{VARIABLES}/{name}-{GUID}");
-    let bytes = look.machine.root().read(path).ok()?;
-    let units = bytes
-        .get(4..)?
-        .chunks_exact(2)
-        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-        .take_while(|unit| *unit != 0);
-    let text: String = char::decode_utf16(units)
-        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect();
-    (!text.is_empty()).then_some(text)
+    loader_variable(look.machine.root(), name)
 }
 
 /// A name as the loader's ids have it: lower case, and without the tries that are left.
