@@ -89,7 +89,7 @@ fn chapter(lab: &Lab) -> Result<()> {
         !line.contains("isolcpus") && !line.contains("bmslice"),
         "{line}"
     );
-    lab.show(&["stop"])?;
+    lab.show(&["down"])?;
     lab.show(&["reset"])
 }
 
