@@ -84,7 +84,8 @@ pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
     let found = open(lab)?.join("\n");
     ensure!(found.contains("user.slice"), "not found: {found}");
 
-    lab.server("bmslice release --yes --force --delete-images")?
+    // Guests that are still booting do not hear that they are to shut down.
+    lab.server("bmslice release --yes --force --patience 20 --delete-images")?
         .expect(0)?;
     untouched(lab)?;
     // A NIC that was split has other interrupts after it: those that are still there count.
