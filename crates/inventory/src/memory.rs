@@ -312,11 +312,12 @@ fn node(scan: &mut Scan, id: NumaNodeId, online: &CpuSet) -> NumaNode {
                 .collect()
         })
         .unwrap_or_default();
+    let (memory_total, memory_free) = sizes(scan, &format!("{folder}/meminfo"), &get);
     NumaNode {
         id,
         cpus,
-        memory_total: ByteSize::from_kib(get("MemTotal")),
-        memory_free: ByteSize::from_kib(get("MemFree")),
+        memory_total,
+        memory_free,
         huge_pages,
         distances,
         access: hmat::access(scan, id.0),
@@ -325,8 +326,24 @@ fn node(scan: &mut Scan, id: NumaNodeId, online: &CpuSet) -> NumaNode {
     }
 }
 
+/// All of a node's memory and what is free of it, which is never more than all: who plans by it
+/// would give away what is not there.
+fn sizes(scan: &mut Scan, path: &str, get: &dyn Fn(&str) -> u64) -> (ByteSize, ByteSize) {
+    let (total, free) = (get("MemTotal"), get("MemFree"));
+    if free > total {
+        scan.note(
+            path,
+            format!("{free} kB are free of {total} kB in all; no more than all was taken"),
+        );
+    }
+    (
+        ByteSize::from_kib(total),
+        ByteSize::from_kib(free.min(total)),
+    )
+}
+
 /// The node that a kernel without NUMA amounts to.
-fn whole(scan: &Scan, cpus: CpuSet) -> NumaNode {
+fn whole(scan: &mut Scan, cpus: CpuSet) -> NumaNode {
     let text = scan.file("/proc/meminfo");
     let meminfo = meminfo(&text);
     let get = |key: &str| meminfo.get(key).copied().unwrap_or(0);
@@ -339,11 +356,12 @@ fn whole(scan: &Scan, cpus: CpuSet) -> NumaNode {
             surplus: get("HugePages_Surp"),
         });
     }
+    let (memory_total, memory_free) = sizes(scan, "/proc/meminfo", &get);
     NumaNode {
         id: NumaNodeId(0),
         cpus,
-        memory_total: ByteSize::from_kib(get("MemTotal")),
-        memory_free: ByteSize::from_kib(get("MemFree")),
+        memory_total,
+        memory_free,
         huge_pages,
         distances: vec![10],
         ..NumaNode::default()

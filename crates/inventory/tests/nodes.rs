@@ -204,3 +204,15 @@ fn memory_of_the_whole_server_is_told() {
     // Orders 9 and 10: (1 + 2) × 2 MiB + (3 + 5) × 4 MiB.
     assert_eq!(node.unfragmented, Some(ByteSize::from_mib(6 + 32)));
 }
+
+#[test]
+fn no_more_memory_is_free_than_a_node_has() {
+    let tree = plain(2);
+    tree.node(0, "0-1", 1 << 19, 1 << 20, "10");
+    let inventory = tree.read();
+    let node = &inventory.nodes[0];
+    assert_eq!(node.memory_total, ByteSize::from_mib(512));
+    assert_eq!(node.memory_free, node.memory_total);
+    let said = format!("{:?}", inventory.notes);
+    assert!(said.contains("1048576 kB are free of 524288 kB"), "{said}");
+}
