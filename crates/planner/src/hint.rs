@@ -74,6 +74,16 @@ impl Refusal {
     /// The change that was tried and would do.
     #[must_use]
     pub fn change(&self) -> Option<&Change> {
+        self.place()?.as_deref()
+    }
+
+    /// Whether a change can make it fit at all.
+    pub(crate) fn has_change(&self) -> bool {
+        self.place().is_some()
+    }
+
+    /// The place for a change, in refusals that can have one.
+    fn place(&self) -> Option<&Option<Box<Change>>> {
         match self {
             Self::NicHostNeeds { change, .. }
             | Self::GroupHostNeeds { change, .. }
@@ -85,30 +95,12 @@ impl Refusal {
             | Self::WholeAndSplit { change, .. }
             | Self::GroupShared { change, .. }
             | Self::VfTotal { change, .. }
-            | Self::NoRoom { change, .. } => change.as_deref(),
+            | Self::NoRoom { change, .. } => Some(change),
             _ => None,
         }
     }
 
-    /// Whether a change can make it fit at all.
-    pub(crate) fn has_change(&self) -> bool {
-        matches!(
-            self,
-            Self::NicHostNeeds { .. }
-                | Self::GroupHostNeeds { .. }
-                | Self::NicInUse { .. }
-                | Self::NoSriov { .. }
-                | Self::NicRmrr { .. }
-                | Self::VfGroup { .. }
-                | Self::NicGivenTwice { .. }
-                | Self::WholeAndSplit { .. }
-                | Self::GroupShared { .. }
-                | Self::VfTotal { .. }
-                | Self::NoRoom { .. }
-        )
-    }
-
-    /// The place for a change, in refusals that can have one.
+    /// The same place, to put one there.
     pub(crate) fn change_mut(&mut self) -> Option<&mut Option<Box<Change>>> {
         match self {
             Self::NicHostNeeds { change, .. }
