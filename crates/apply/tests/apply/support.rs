@@ -112,6 +112,11 @@ pub fn differences(
     lines
 }
 
+/// The arguments of the running kernel.
+pub fn cmdline(fake: &FakeMachine) -> String {
+    fake.root().read_text("/proc/cmdline").unwrap()
+}
+
 impl Server {
     pub fn options(&self) -> ApplyOptions {
         ApplyOptions {
@@ -178,6 +183,18 @@ impl Server {
             ..ReleaseOptions::default()
         };
         release(&self.fake, &Which::All, &options, &mut |_| {})
+    }
+
+    /// The arguments are there from now on, and no longer on trial.
+    pub fn assert_kept_for_good(&self) {
+        for _ in 0..3 {
+            self.fake.reboot();
+            let line = cmdline(&self.fake);
+            assert!(
+                line.contains("isolcpus=") && !line.contains("panic="),
+                "{line}"
+            );
+        }
     }
 
     /// All that libvirt knows, running or not.

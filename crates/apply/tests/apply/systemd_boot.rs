@@ -23,10 +23,6 @@ fn read(fake: &FakeMachine, path: &str) -> String {
     fake.root().read_text(path).unwrap()
 }
 
-fn cmdline(fake: &FakeMachine) -> String {
-    read(fake, "/proc/cmdline")
-}
-
 /// What `bootctl list` says of the default.
 fn default(fake: &FakeMachine) -> String {
     let list = fake.type_in("bootctl", &["list"]).unwrap();
@@ -96,15 +92,7 @@ fn arguments_are_tried_once_and_then_kept() {
         kept.starts_with(own) && kept.contains("isolcpus="),
         "{kept}"
     );
-    // From then on for good, and no longer on trial.
-    for _ in 0..3 {
-        server.fake.reboot();
-        let line = cmdline(&server.fake);
-        assert!(
-            line.contains("isolcpus=") && !line.contains("panic="),
-            "{line}"
-        );
-    }
+    server.assert_kept_for_good();
     server.reboot().unwrap().unwrap();
     assert_eq!(server.apply().unwrap(), Outcome::Nothing);
     server.release().unwrap();

@@ -19,10 +19,6 @@ fn with_argument(arg: &'static str) -> impl FnOnce(&mut PlanParts) {
     move |parts| parts.host.kernel_args.push(arg.parse().unwrap())
 }
 
-fn cmdline(fake: &FakeMachine) -> String {
-    fake.root().read_text("/proc/cmdline").unwrap()
-}
-
 fn env(fake: &FakeMachine, key: &str) -> String {
     let text = fake.root().read_text(ENV).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key));
@@ -76,15 +72,7 @@ fn arguments_are_tried_once_and_then_kept() {
         "the deadline finds it kept"
     );
 
-    // From then on for good, and no longer on trial.
-    for _ in 0..3 {
-        server.fake.reboot();
-        let line = cmdline(&server.fake);
-        assert!(
-            line.contains("isolcpus=") && !line.contains("panic="),
-            "{line}"
-        );
-    }
+    server.assert_kept_for_good();
 }
 
 #[test]

@@ -59,6 +59,23 @@ fn groups<K: Ord>(
     sorted(groups.into_values())
 }
 
+/// What differs and should not, and what should differ and no longer does.
+pub fn unexpected(
+    name: &str,
+    found: &BTreeMap<Topic, String>,
+    expected: &BTreeSet<Topic>,
+) -> Vec<String> {
+    let differs = found
+        .iter()
+        .filter(|(topic, _)| !expected.contains(topic))
+        .map(|(topic, text)| format!("{name}: {topic:?}: {text}"));
+    let alike = expected
+        .iter()
+        .filter(|topic| !found.contains_key(topic))
+        .map(|topic| format!("{name}: {topic:?} does not differ any more"));
+    differs.chain(alike).collect()
+}
+
 /// All that differs, each topic once.
 pub fn differences(inventory: &Inventory, hwloc: &Reading) -> BTreeMap<Topic, String> {
     let mut found = BTreeMap::new();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use bmslice_model::CpuSet;
 
-use crate::compare::{Topic, differences};
+use crate::compare::{Topic, differences, unexpected};
 use crate::hwloc;
 use crate::tree::{Tree, notes};
 
@@ -554,16 +554,7 @@ fn made_trees_are_read_as_hwloc_reads_them() {
         let inventory = tree.read();
         let found = differences(&inventory, &theirs);
         let expected: BTreeSet<Topic> = differ.iter().map(|(topic, _)| *topic).collect();
-        for (topic, text) in &found {
-            if !expected.contains(topic) {
-                wrong.push(format!("{name}: {topic:?}: {text}"));
-            }
-        }
-        for topic in expected {
-            if !found.contains_key(&topic) {
-                wrong.push(format!("{name}: {topic:?} does not differ any more"));
-            }
-        }
+        wrong.extend(unexpected(name, &found, &expected));
         if std::env::var_os("BMSLICE_NOTES").is_some() {
             eprintln!("{name}: {}", notes(&inventory));
         }

@@ -182,16 +182,7 @@ fn captured_machines_are_read_as_hwloc_reads_them() {
             .filter(|(machine, ..)| *machine == name)
             .map(|(_, topic, _)| *topic)
             .collect();
-        for (topic, text) in &found {
-            if !expected.contains(topic) {
-                wrong.push(format!("{name}: {topic:?}: {text}"));
-            }
-        }
-        for topic in expected {
-            if !found.contains_key(&topic) {
-                wrong.push(format!("{name}: {topic:?} does not differ any more"));
-            }
-        }
+        wrong.extend(compare::unexpected(name, &found, &expected));
         if std::env::var_os("BMSLICE_NOTES").is_some() {
             eprintln!("{name}: {:#?}", inventory.notes);
         }
