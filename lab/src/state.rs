@@ -65,7 +65,18 @@ pub struct FabricRecord {
 pub struct State {
     pub folder: PathBuf,
     pub record: Record,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
+}
+
+/// Let go in words: a program that another thread starts has a copy of the file until it is
+/// executed, and closing ours alone would leave the folder held for that long (flock(2)).
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // On an error the close that follows lets go.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 const RECORD: &str = "lab.json";
@@ -105,7 +116,7 @@ impl State {
         Ok(Self {
             folder,
             record,
-            _lock: Some(lock),
+            _lock: Some(Lock(lock)),
         })
     }
 
@@ -205,8 +216,11 @@ mod tests {
             State::look(folder.path()).unwrap().record.disk_image,
             Some("0123".to_owned())
         );
+        // As a program has it that is being started.
+        let copy = state._lock.as_ref().unwrap().0.try_clone().unwrap();
         drop(state);
-        assert!(State::open(folder.path()).is_ok());
+        State::open(folder.path()).unwrap();
+        drop(copy);
     }
 
     #[test]

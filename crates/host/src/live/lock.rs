@@ -19,7 +19,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct FileLock {
     // Closed on exec, so that no program that was started keeps the lock.
-    _file: File,
+    file: File,
+}
+
+impl Drop for FileLock {
+    /// Lets go in words: a program that another thread is starting has a copy of the file until
+    /// it is executed, and closing ours alone would leave the lock held for that long (flock(2)).
+    fn drop(&mut self) {
+        // On an error the close that follows lets go.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl Lock for FileLock {}
@@ -59,7 +68,7 @@ impl FileLock {
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
