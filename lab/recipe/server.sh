@@ -51,10 +51,11 @@ echo 'options kvm halt_poll_ns=0' >> "$tree/etc/modprobe.d/lab.conf"
 # -- boot loader; on the kernel's command line:
 #    tsc=reliable   an emulated AMD CPU claims no constant TSC, and without the TSC every look
 #                   at the clock is an exit to the emulator under one lock
-#    lpj=           saves each CPU its delay calibration; only a lower bound matters here
+#    lpj=           saves each CPU its delay calibration: the emulated TSC's 1 GHz at 250 Hz; a
+#                   larger one makes each wait, a panic's 30 seconds too, as much longer
 #    nokaslr        a kernel at a random place takes one of the few whole 1 GiB pages
 #    nowatchdog     a slow host is not a soft lockup
-boot_loader 1 'console serial' 'console=tty0 console=ttyS0,115200 tsc=reliable lpj=16000000 mitigations=off audit=0 lsm=lockdown,capability,yama nokaslr nowatchdog'
+boot_loader 1 'console serial' 'console=tty0 console=ttyS0,115200 tsc=reliable lpj=4000000 mitigations=off audit=0 lsm=lockdown,capability,yama nokaslr nowatchdog'
 
 # -- where systemd-boot starts it instead (`start --loader systemd-boot`), its partition is mounted; by
 #    no line of fstab, which would wait for that disk on a server without it
