@@ -2,7 +2,7 @@
 //!
 //! Takes what the user typed; gives data on standard output and messages on standard error. Keeps
 //! true: exit code 0 is done, 1 does not hold or was refused because of the input, 2 is usage, 3
-//! could not be carried out ([`exit::Exit`], [`failure::Failure`]). Decides nothing about servers:
+//! could not be carried out ([`exit::Exit`], `failure::Failure`). Decides nothing about servers:
 //! each command is a thin file over one of the libraries.
 
 pub mod arguments;

@@ -6,6 +6,8 @@
 
 mod document;
 mod fingerprint;
+mod sealed;
 
 pub use document::*;
 pub use fingerprint::Fingerprint;
+pub use sealed::{Plan, PlanFileError};
