@@ -441,7 +441,13 @@ fn hypervisor(
             // A slice takes what a changed plan gives it when it starts anew; until then it holds
             // what it has, and the kernel lets two guests share a CPU without a word.
             let ours = plan.slices().iter().any(|other| other.uuid == domain.uuid);
-            let cpus = domain.cpus.intersection(&slice.owned());
+            // The pool of a tenant is for its slices that share it.
+            let planned = plan.slices().iter();
+            let shares = planned
+                .filter(|other| other.uuid == domain.uuid)
+                .any(|other| other.shares_pool_with(slice));
+            let alone = if shares { slice.owned() } else { slice.held() };
+            let cpus = domain.cpus.intersection(&alone);
             if !cpus.is_empty() {
                 problems.push(
                     Problem::new(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bmslice_host::Machine;
-use bmslice_model::{KernelArg, SliceName};
+use bmslice_model::{CpuSet, KernelArg, SliceName};
 use bmslice_plan::Plan;
 
 use crate::apply::stored_plan;
@@ -189,8 +189,14 @@ pub(crate) fn go_on(
 /// The stored plan without these slices, and the huge pages that only they needed given back.
 fn shrink(executor: &mut Executor<'_>, plan: Plan, names: &[SliceName]) -> Result<(), ApplyError> {
     let mut parts = plan.into_parts();
+    // A pool of the tenant stays with those that still use it.
+    let stays = parts.slices.iter().filter(|s| !names.contains(&s.name));
+    let stays = stays.fold(CpuSet::new(), |all, slice| all.union(&slice.held()));
     for slice in parts.slices.iter().filter(|s| names.contains(&s.name)) {
-        parts.host.free.extend_from(&slice.owned());
+        parts
+            .host
+            .free
+            .extend_from(&slice.held().difference(&stays));
         let Some(size) = slice.huge_pages else {
             continue;
         };

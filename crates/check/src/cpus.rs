@@ -1,6 +1,8 @@
 //! Whose each CPU is (planning rules 1, 2, 3 and 5).
 
+use bmslice_inventory::DomainFacts;
 use bmslice_model::{CpuId, CpuSet, count};
+use bmslice_plan::SlicePlan;
 use bmslice_spec::Isolation;
 
 use crate::{Case, Found, Invariant};
@@ -92,7 +94,7 @@ fn isolated(case: &Case<'_>, found: &mut Found) {
         found.host(text);
     }
     let owned = case.plan.slices().iter();
-    let owned = owned.fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
+    let owned = owned.fold(CpuSet::new(), |all, slice| all.union(&slice.held()));
     let free = isolated.difference(&owned);
     if host.free != free {
         found.host(format!("the free CPUs are {}, should be {free}", host.free));
@@ -127,7 +129,7 @@ fn in_force(case: &Case<'_>) -> bool {
 fn usable(case: &Case<'_>, found: &mut Found) {
     let in_force = in_force(case);
     for slice in case.plan.slices() {
-        for cpu in slice.owned().iter() {
+        for cpu in slice.held().iter() {
             let why = match case.server.cpu(cpu) {
                 None => "is not on this server",
                 Some(cpu) if !cpu.online => "is offline",
@@ -141,26 +143,36 @@ fn usable(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const UNSHARED_CORES: Invariant = Invariant {
     code: "core-shared",
-    rule: "no two slices share a core, and none shares one with the host",
+    rule: "no two slices share a core, but for the pool of their tenant where both ask for that, and none shares one with the host",
     test: unshared_cores,
 };
 
 fn unshared_cores(case: &Case<'_>, found: &mut Found) {
     let slices = case.plan.slices();
     for (i, slice) in slices.iter().enumerate() {
-        let mine = slice.owned();
+        let mine = slice.held();
         for core in case.server.cores(&mine) {
             if !core.is_disjoint(&case.plan.host().cpus) {
                 found.slice(slice, format!("it shares core {core} with the host"));
             }
             for other in &slices[i + 1..] {
-                if !core.is_disjoint(&other.owned()) {
-                    let text = format!("it shares core {core} with slice `{}`", other.name);
-                    found.slice(slice, text);
+                let theirs = other.held();
+                if core.is_disjoint(&theirs) || is_one_pool(slice, other, &core) {
+                    continue;
                 }
+                let text = format!("it shares core {core} with slice `{}`", other.name);
+                found.slice(slice, text);
             }
         }
     }
+}
+
+/// Whether a core is of the pool that both slices have of their tenant, and nothing else runs there.
+fn is_one_pool(a: &SlicePlan, b: &SlicePlan, core: &CpuSet) -> bool {
+    a.shares_pool_with(b)
+        && core.is_subset(&a.shared())
+        && core.is_disjoint(&a.owned())
+        && core.is_disjoint(&b.owned())
 }
 
 pub(crate) const WHOLE_CORES: Invariant = Invariant {
@@ -171,7 +183,7 @@ pub(crate) const WHOLE_CORES: Invariant = Invariant {
 
 fn whole_cores(case: &Case<'_>, found: &mut Found) {
     for slice in case.plan.slices() {
-        let owned = slice.owned();
+        let owned = slice.held();
         for core in case.server.cores(&owned) {
             let left = core.difference(&owned);
             if !left.is_empty() {
@@ -206,7 +218,7 @@ fn idle(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const POOL: Invariant = Invariant {
     code: "pool",
-    rule: "emulator and IOThreads run on as many whole cores as asked, beside no vCPU; or on the host's CPUs when none were asked",
+    rule: "emulator and IOThreads run on as many whole cores as asked, beside no vCPU, shared within the tenant where that is asked; or on the host's CPUs when none were asked",
     test: pool,
 };
 
@@ -239,6 +251,18 @@ fn pool(case: &Case<'_>, found: &mut Found) {
             found.slice(
                 slice,
                 format!("emulator and IOThreads are on {is}, asked was {asked}"),
+            );
+        }
+        let shared = spec.shared_pool && !on_host;
+        if slice.pool_is_shared != shared {
+            let (is, asked) = if shared {
+                ("cores of its own", "its tenant's")
+            } else {
+                ("cores that its tenant shares", "its own")
+            };
+            found.slice(
+                slice,
+                format!("emulator and IOThreads are on {is}, asked were {asked}"),
             );
         }
         if slice.pool_is_host {
@@ -274,7 +298,7 @@ fn pool(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const FOREIGN_DOMAINS: Invariant = Invariant {
     code: "foreign-domain",
-    rule: "no slice takes a CPU's core or a device of a running domain that is not one of the slices",
+    rule: "no slice takes a CPU's core or a device of a running domain that is neither one of the slices nor one of the plan in force",
     test: foreign_domains,
 };
 
@@ -282,16 +306,21 @@ fn foreign_domains(case: &Case<'_>, found: &mut Found) {
     let Some(libvirt) = &case.inventory.hypervisor.libvirt else {
         return;
     };
-    let ours = |name: &str| case.spec.slices.iter().any(|s| s.name.as_str() == name);
+    let ours = |domain: &DomainFacts| {
+        let was = case.in_force.and_then(|plan| plan.slice(&domain.name));
+        let mut asked = case.spec.slices.iter();
+        asked.any(|slice| slice.name.as_str() == domain.name)
+            || was.is_some_and(|was| was.uuid.eq_ignore_ascii_case(&domain.uuid))
+    };
     for domain in libvirt
         .domains
         .iter()
-        .filter(|d| d.running && !ours(&d.name))
+        .filter(|domain| domain.running && !ours(domain))
     {
         // One without pins floats over all CPUs, and holds none.
         let pinned = !case.server.online.is_subset(&domain.cpus);
         for slice in case.plan.slices() {
-            for core in case.server.cores(&slice.owned()) {
+            for core in case.server.cores(&slice.held()) {
                 if pinned && !core.is_disjoint(&domain.cpus) {
                     let text = format!(
                         "core {core} is used by the running domain `{}`",

@@ -96,10 +96,23 @@ pub const INVARIANTS: &[Invariant] = &[
 /// Every rule that `plan` breaks; none when it is right.
 #[must_use]
 pub fn check(spec: &Slicing, inventory: &Inventory, plan: &Plan) -> Vec<Violation> {
+    check_following(spec, inventory, plan, None)
+}
+
+/// As [`check`], on a server where a plan is in force: the guests that run by it are no strangers,
+/// and those that are not asked for any more end before their place is taken.
+#[must_use]
+pub fn check_following(
+    spec: &Slicing,
+    inventory: &Inventory,
+    plan: &Plan,
+    in_force: Option<&Plan>,
+) -> Vec<Violation> {
     let case = Case {
         spec,
         inventory,
         plan,
+        in_force,
         server: Server::of(inventory),
     };
     let mut found = Found::default();
@@ -115,6 +128,7 @@ struct Case<'a> {
     spec: &'a Slicing,
     inventory: &'a Inventory,
     plan: &'a Plan,
+    in_force: Option<&'a Plan>,
     server: Server<'a>,
 }
 

@@ -120,13 +120,18 @@ pub(crate) fn planned_with(
     running: Running,
 ) -> Result<Plan, Failure> {
     let plan = bmslice_planner::plan_with(spec, inventory, previous, running).map_err(refusal)?;
-    judged(spec, inventory, &plan)?;
+    judged(spec, inventory, &plan, previous)?;
     Ok(plan)
 }
 
 /// Has a plan judged by the checker.
-pub(crate) fn judged(spec: &Slicing, inventory: &Inventory, plan: &Plan) -> Result<(), Failure> {
-    let violations = bmslice_check::check(spec, inventory, plan);
+pub(crate) fn judged(
+    spec: &Slicing,
+    inventory: &Inventory,
+    plan: &Plan,
+    in_force: Option<&Plan>,
+) -> Result<(), Failure> {
+    let violations = bmslice_check::check_following(spec, inventory, plan, in_force);
     if violations.is_empty() {
         return Ok(());
     }

@@ -133,7 +133,7 @@ fn heirs(had: &SlicePlan, new: Option<&Plan>) -> String {
     let names: Vec<String> = slices
         .iter()
         .filter(|slice| slice.name != had.name)
-        .filter(|slice| !slice.owned().is_disjoint(&had.owned()))
+        .filter(|slice| !slice.owned().is_disjoint(&had.held()))
         .map(|slice| format!("`{}`", slice.name))
         .collect();
     match names.as_slice() {

@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         .map_err(|error| Failure::refused(error.to_string()))?;
     for (read, share) in servers.iter().zip(&placement.shares) {
         if let (Some(part), Some(plan)) = (&share.spec, &share.plan) {
-            documents::judged(part, &read.inventory, plan)?;
+            documents::judged(part, &read.inventory, plan, read.previous.as_ref())?;
         }
     }
     let result = Planned {

@@ -198,11 +198,18 @@ impl Floor {
                 parts.join("; "),
             ));
             for (owner, text) in [
-                (Owner::Emulator { slice: index }, "emulator and IOThreads"),
-                (Owner::Idle { slice: index }, "siblings that stay idle"),
+                (
+                    Owner::Emulator { slice: index },
+                    "its emulator and IOThreads",
+                ),
+                (
+                    Owner::SharedPool { slice: index },
+                    "emulators and IOThreads of its tenant's slices",
+                ),
+                (Owner::Idle { slice: index }, "its siblings that stay idle"),
             ] {
                 if used.contains(&owner) {
-                    legend.push((owner.clone(), format!("{}: its {text}", owner.label())));
+                    legend.push((owner.clone(), format!("{}: {text}", owner.label())));
                 }
             }
         }

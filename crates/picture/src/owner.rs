@@ -23,6 +23,11 @@ pub enum Owner {
         /// Which slice.
         slice: usize,
     },
+    /// Emulator threads and IOThreads of several slices of a tenant.
+    SharedPool {
+        /// The first of them.
+        slice: usize,
+    },
     /// A sibling that stays idle for a slice's sake.
     Idle {
         /// Which slice.
@@ -97,8 +102,14 @@ impl Owners {
         for cpu in slice.idle.iter() {
             self.threads.insert(cpu, Owner::Idle { slice: index });
         }
+        for cpu in slice.shared().iter() {
+            let taken = matches!(self.threads.get(&cpu), Some(Owner::SharedPool { .. }));
+            if !taken {
+                self.threads.insert(cpu, Owner::SharedPool { slice: index });
+            }
+        }
         // A pool on the host's CPUs stays the host's.
-        if !slice.pool_is_host {
+        if !slice.pool_is_host && !slice.pool_is_shared {
             for cpu in slice.pool().iter() {
                 self.threads.insert(cpu, Owner::Emulator { slice: index });
             }
@@ -179,6 +190,7 @@ impl Owner {
             Self::Host => "host".into(),
             Self::Vcpu { slice, vcpu } => format!("{}{vcpu}", letter(*slice)),
             Self::Emulator { slice } => format!("{}e", letter(*slice)),
+            Self::SharedPool { slice } => format!("{}s", letter(*slice)),
             Self::Idle { slice } => format!("{}-", letter(*slice)),
             Self::Device { slice } => letter(*slice),
             Self::Domain { domain } => letter(*domain),
@@ -194,6 +206,7 @@ impl Owner {
         match self {
             Self::Vcpu { slice, .. }
             | Self::Emulator { slice }
+            | Self::SharedPool { slice }
             | Self::Idle { slice }
             | Self::Device { slice } => Some(*slice),
             Self::Domain { domain } => Some(*domain),

@@ -35,7 +35,7 @@ pub(crate) fn color(owner: &Owner, owners: &[(String, Option<String>)]) -> Rgb {
     };
     let hue = hue(party, owners);
     match owner {
-        Owner::Emulator { .. } => from_hsl(hue, 55, 76),
+        Owner::Emulator { .. } | Owner::SharedPool { .. } => from_hsl(hue, 55, 76),
         Owner::Idle { .. } => from_hsl(hue, 30, 93),
         _ => from_hsl(hue, 80, 88),
     }

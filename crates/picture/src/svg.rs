@@ -178,7 +178,7 @@ impl Pen<'_> {
         lines.push((owner.label(), TEXT));
         let mut block = Block::leaf(lines, hex(color(owner, self.names)), least);
         match owner {
-            Owner::Emulator { .. } => block.border = 2.0,
+            Owner::Emulator { .. } | Owner::SharedPool { .. } => block.border = 2.0,
             Owner::Offline | Owner::Idle { .. } => block.dashed = true,
             _ => {}
         }

@@ -181,6 +181,9 @@ pub struct SlicePlan {
     pub iothreads: Vec<CpuSet>,
     /// Whether emulator and IOThreads run on the host's CPUs.
     pub pool_is_host: bool,
+    /// Whether they run on CPUs that other slices of the tenant use for theirs, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pool_is_shared: bool,
     /// CPUs that are this slice's and run nothing: siblings kept quiet.
     pub idle: CpuSet,
     /// Memory of all cells.
@@ -200,15 +203,41 @@ pub struct SlicePlan {
 
 impl SlicePlan {
     /// Every CPU that is this slice's alone: vCPUs, idle siblings, and the pool unless it is the
-    /// host's.
+    /// host's or the tenant's.
     #[must_use]
     pub fn owned(&self) -> CpuSet {
         let mut cpus: CpuSet = self.vcpus.iter().copied().collect();
         cpus.extend_from(&self.idle);
-        if !self.pool_is_host {
+        if !self.pool_is_host && !self.pool_is_shared {
             cpus.extend_from(&self.pool());
         }
         cpus
+    }
+
+    /// Every CPU that is kept free for this slice: its own, and the pool that it shares with others
+    /// of its tenant. Not the host's.
+    #[must_use]
+    pub fn held(&self) -> CpuSet {
+        self.owned().union(&self.shared())
+    }
+
+    /// The pool that it shares with others of its tenant; empty when it shares none.
+    #[must_use]
+    pub fn shared(&self) -> CpuSet {
+        if self.pool_is_shared {
+            self.pool()
+        } else {
+            CpuSet::new()
+        }
+    }
+
+    /// Whether the two slices have one pool, of their tenant.
+    #[must_use]
+    pub fn shares_pool_with(&self, other: &Self) -> bool {
+        self.pool_is_shared
+            && other.pool_is_shared
+            && self.tenant == other.tenant
+            && self.pool() == other.pool()
     }
 
     /// The CPUs of emulator and IOThreads.

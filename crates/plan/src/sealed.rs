@@ -140,7 +140,16 @@ impl Plan {
             }
             owners.push((format!("the vCPUs of `{name}`"), slice.vcpu_cpus()));
             owners.push((format!("the idle siblings of `{name}`"), slice.idle.clone()));
-            if !slice.pool_is_host {
+            if slice.pool_is_shared {
+                // One and the same pool of one tenant is one owner.
+                let owner = (
+                    format!("the pool of tenant `{}`", slice.tenant),
+                    slice.pool(),
+                );
+                if !owners.contains(&owner) {
+                    owners.push(owner);
+                }
+            } else if !slice.pool_is_host {
                 owners.push((
                     format!("the emulator and IOThreads of `{name}`"),
                     slice.pool(),

@@ -87,6 +87,7 @@ fn slice(name: &str, vcpus: &[u8], pool: &str, idle: &str, nics: Vec<NicPlan>) -
         emulator: cpus(pool),
         iothreads: vec![cpus(pool)],
         pool_is_host: false,
+        pool_is_shared: false,
         idle: cpus(idle),
         memory: ByteSize::from_gib(2),
         huge_pages: Some(ByteSize::from_gib(1)),

@@ -18,6 +18,7 @@ use crate::problem::Site;
 use crate::queues;
 use crate::refusal::Refusal;
 use crate::report;
+use crate::server::Core;
 
 /// libvirt's resource partition of slices that share a cgroup partition: systemd makes the slice
 /// `bmslice.slice` of it, apart from `machine.slice`, where guests of others are.
@@ -48,7 +49,7 @@ pub(crate) fn parts(
     let free = slices
         .iter()
         .fold(isolated.clone(), |free: CpuSet, slice: &SlicePlan| {
-            free.difference(&slice.owned())
+            free.difference(&slice.held())
         });
     let huge_pages = huge_pages(spec, site, &slices);
     let devices = slices
@@ -100,13 +101,33 @@ fn places(site: &Site<'_>, best: &Best, at: usize) -> Vec<CellPlace> {
             .position(|&lies| lies == (at, cell))
             .and_then(|position| found.cells.get(position));
         let these = |cores: &[usize]| cores.iter().map(|&core| free[core].clone()).collect();
+        let shared = (cell == 0).then(|| shared_pool(site, best, at, node));
         CellPlace {
             node,
             vcpus: cores.map(|cores| these(&cores.vcpus)).unwrap_or_default(),
-            pool: cores.map(|cores| these(&cores.pool)).unwrap_or_default(),
+            pool: shared
+                .flatten()
+                .or_else(|| cores.map(|cores| these(&cores.pool)))
+                .unwrap_or_default(),
         }
     });
     cells.collect()
+}
+
+/// The pool of the tenant of a slice on a node: of what stays there, or of the first that brings it.
+fn shared_pool(site: &Site<'_>, best: &Best, at: usize, node: usize) -> Option<Vec<Core>> {
+    let demands = &site.problem.demands;
+    let tenant = demands[at].shared?;
+    if let Some(kept) = site.pools.kept(node, tenant) {
+        return Some(kept.to_vec());
+    }
+    let free = &site.server.nodes[node].free;
+    let (here, found) = &best.nodes[node];
+    let mut cells = here.iter().zip(&found.cells);
+    let (_, brought) =
+        cells.find(|((other, cell), _)| *cell == 0 && demands[*other].shared == Some(tenant))?;
+    let cores = brought.pool.iter();
+    Some(cores.map(|&core| free[core].clone()).collect())
 }
 
 fn nothing(server: &crate::server::Server<'_>) -> Laid {
@@ -121,6 +142,7 @@ fn nothing(server: &crate::server::Server<'_>) -> Laid {
         emulator: server.host.clone(),
         iothreads: Vec::new(),
         pool_is_host: true,
+        pool_is_shared: false,
         idle: CpuSet::new(),
     }
 }
@@ -166,6 +188,7 @@ fn slice_plan(
         emulator: laid.emulator,
         iothreads: laid.iothreads,
         pool_is_host: laid.pool_is_host,
+        pool_is_shared: laid.pool_is_shared,
         idle: laid.idle,
         memory: slice.memory,
         huge_pages: slice.hugepages,

@@ -182,7 +182,14 @@ fn on_node(
         let here = demand.sites[choice.site].iter().position(|&n| n == node);
         let Some(cell) = here else { continue };
         let vcpus = demand.vcpus[choice.vcpus[cell]].clone();
-        let pool = if cell == 0 {
+        // Of those that share a pool, the first brings it.
+        let brought = demand.shared.is_some_and(|tenant| {
+            problem.pools[node][tenant]
+                || cells.iter().any(|&(other, cell): &(usize, usize)| {
+                    cell == 0 && problem.demands[other].shared == Some(tenant)
+                })
+        });
+        let pool = if cell == 0 && !brought {
             demand.pool[choice.pool].clone()
         } else {
             vec![0; vcpus.len()]

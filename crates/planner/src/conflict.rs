@@ -118,7 +118,7 @@ fn place(slice: &SliceSpec, first: bool) -> String {
 
 fn cores_needed(site: &Site<'_>, slice: &SliceSpec, demand: &Demand) -> String {
     let classes = &site.server.classes;
-    let (first, other) = demand.fewest();
+    let (first, other) = demand.fewest_alone();
     match (slice.numa, classes.as_slice()) {
         (Numa::Spread(cells), _) if cells > 1 => {
             if first == other {

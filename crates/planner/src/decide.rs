@@ -43,6 +43,11 @@ impl Decide {
             std::iter::once(problem.kinds[node] as u64)
                 .chain(walk.used.cores[node].iter().map(|&n| u64::from(n)))
                 .chain(walk.used.memory[node].iter().copied())
+                .chain(
+                    walk.used.pools[node]
+                        .iter()
+                        .map(|pool| u64::from(pool.users > 0)),
+                )
                 .collect()
         };
         let mut nodes: Vec<Vec<u64>> = (0..problem.kinds.len()).map(node).collect();
@@ -119,6 +124,8 @@ impl Visitor for Decide {
         walk.problem.kinds[a] == walk.problem.kinds[b]
             && walk.used.cores[a] == walk.used.cores[b]
             && walk.used.memory[a] == walk.used.memory[b]
+            && (walk.used.pools[a].iter().zip(&walk.used.pools[b]))
+                .all(|(a, b)| (a.users > 0) == (b.users > 0))
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Demand {
     /// Pages, or bytes of plain memory, of each cell.
     pub memory: u64,
     pub wants: Vec<Want>,
+    /// The tenant whose pool it uses, by [`Pools`](crate::pools::Pools); `None` has its own, or the
+    /// host's cores.
+    pub shared: Option<usize>,
     /// Whether its cores were already taken out of what is free.
     pub kept: bool,
 }
@@ -89,6 +92,7 @@ impl Demand {
             page,
             memory: if page.is_some() { each / unit } else { each },
             wants,
+            shared: None,
             kept: false,
         })
     }
@@ -110,12 +114,19 @@ impl Demand {
         }
     }
 
-    /// Fewest cores that any way takes: of cell 0, with the pool, and of each other cell.
+    /// Fewest cores that any way takes: of cell 0, with a pool of its own, and of each other cell.
     pub fn fewest(&self) -> (u32, u32) {
-        let fewest = |takes: &[Counts]| {
-            let sums = takes.iter().map(|take| take.iter().sum::<u32>());
-            sums.min().unwrap_or(0)
+        let vcpus = fewest(&self.vcpus);
+        let pool = match self.shared {
+            // Another slice may have brought it.
+            Some(_) => 0,
+            None => fewest(&self.pool),
         };
+        (vcpus + pool, vcpus)
+    }
+
+    /// As [`Demand::fewest`], where nobody has brought the pool that it shares.
+    pub fn fewest_alone(&self) -> (u32, u32) {
         let vcpus = fewest(&self.vcpus);
         (vcpus + fewest(&self.pool), vcpus)
     }
@@ -127,10 +138,26 @@ impl Demand {
             && self.pool == other.pool
             && self.page == other.page
             && self.memory == other.memory
+            && self.shared == other.shared
             && self.wants == other.wants
             && self.wants.iter().all(|want| !want.named)
             && !self.kept
             && !other.kept
+    }
+}
+
+fn fewest(takes: &[Counts]) -> u32 {
+    let sums = takes.iter().map(|take| take.iter().sum::<u32>());
+    sums.min().unwrap_or(0)
+}
+
+/// The cores that a slice surely takes for emulator threads and IOThreads: none where it may find a
+/// pool of its tenant's.
+pub(crate) fn least_pool(spec: &SliceSpec) -> u32 {
+    if spec.shared_pool {
+        0
+    } else {
+        spec.emulator_cores
     }
 }
 
@@ -147,6 +174,8 @@ pub(crate) fn ask_alike(a: &SliceSpec, b: &SliceSpec) -> bool {
     a.vcpus == b.vcpus
         && a.smt == b.smt
         && a.emulator_cores == b.emulator_cores
+        && a.shared_pool == b.shared_pool
+        && (!a.shared_pool || a.tenant == b.tenant)
         && a.memory == b.memory
         && a.hugepages == b.hugepages
         && a.numa == b.numa

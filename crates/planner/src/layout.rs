@@ -31,6 +31,7 @@ pub(crate) struct Laid {
     pub emulator: CpuSet,
     pub iothreads: Vec<CpuSet>,
     pub pool_is_host: bool,
+    pub pool_is_shared: bool,
     pub idle: CpuSet,
 }
 
@@ -85,6 +86,7 @@ pub(crate) fn lay_out(spec: &SliceSpec, places: &[CellPlace], server: &Server<'_
         iothreads: (0..spec.iothreads).map(|_| pool.clone()).collect(),
         emulator: pool,
         pool_is_host,
+        pool_is_shared: spec.shared_pool && !pool_is_host,
         idle,
     })
 }

@@ -35,6 +35,7 @@ mod kinds;
 mod layout;
 mod memory;
 mod nearest;
+mod pools;
 mod problem;
 mod queues;
 mod refusal;

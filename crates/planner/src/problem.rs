@@ -16,8 +16,9 @@ use crate::devices::{Devices, Near};
 use crate::ground::Ground;
 use crate::layout::{self, CellPlace};
 use crate::memory::Memory;
+use crate::pools::Pools;
 use crate::refusal::Refusal;
-use crate::search::{Group, Used};
+use crate::search::{Group, SharedPool, Used};
 use crate::server::{Core, Server};
 
 /// A physical function, as far as the search needs it.
@@ -41,6 +42,8 @@ pub(crate) struct Problem {
     pub memory: Memory,
     pub pfs: Vec<PfFacts>,
     pub groups: usize,
+    /// By node and tenant: whether the tenant's pool is there already.
+    pub pools: Vec<Vec<bool>>,
     /// Nodes of one number are interchangeable while their use is the same.
     pub kinds: Vec<usize>,
 }
@@ -79,6 +82,7 @@ pub(crate) struct Site<'a> {
     pub problem: Problem,
     /// By slice: where it stays, when it stays.
     pub kept: Vec<Option<Vec<CellPlace>>>,
+    pub pools: Pools,
     /// L3 domains that are broken already: by the host's reserve or by what stays.
     pub broken: Vec<usize>,
 }
@@ -94,10 +98,13 @@ impl<'a> Site<'a> {
         let devices = Devices::read(ground, slices)?;
         let sizes = slices.iter().filter_map(|slice| slice.hugepages);
         let memory = Memory::read(&server, sizes, slices.len(), previous);
+        let mut pools = Pools::of(slices);
         let mut demands = Vec::with_capacity(slices.len());
         for (at, slice) in slices.iter().enumerate() {
             let wants = devices.wants[at].clone();
-            demands.push(Demand::read(at, slice, &server, &memory, wants)?);
+            let mut demand = Demand::read(at, slice, &server, &memory, wants)?;
+            demand.shared = pools.tenant(slice);
+            demands.push(demand);
         }
         let mut broken = server.taken_l3.clone();
         let mut kept = vec![None; slices.len()];
@@ -105,9 +112,13 @@ impl<'a> Site<'a> {
             let was = previous.and_then(|plan| plan.slice(slice.name.as_str()));
             let was =
                 was.filter(|was| keep.holds(at, || unchanged(slice, was, &demands[at], &devices)));
-            let Some(places) = was.and_then(|was| stays(slice, was, server.to_mut())) else {
+            let places = was.and_then(|was| stays(slice, was, server.to_mut(), &pools));
+            let Some(places) = places else {
                 continue;
             };
+            if let (Some(tenant), Some(first)) = (demands[at].shared, places.first()) {
+                pools.keep(first.node, tenant, first.pool.clone());
+            }
             for place in &places {
                 broken.extend(place.vcpus.iter().chain(&place.pool).map(|core| core.l3));
             }
@@ -117,12 +128,13 @@ impl<'a> Site<'a> {
         }
         broken.sort_unstable();
         broken.dedup();
-        let problem = Problem::new(demands, &server, &devices, memory);
+        let problem = Problem::new(demands, &server, &devices, memory, &pools);
         Ok(Self {
             server,
             devices,
             problem,
             kept,
+            pools,
             broken,
         })
     }
@@ -147,7 +159,17 @@ fn unchanged(spec: &SliceSpec, was: &SlicePlan, demand: &Demand, devices: &Devic
 
 /// Where a slice stays: its cores are taken out of what is free. `None`, and nothing taken, when
 /// what is asked now is not what it has, or it cannot stay there.
-fn stays(spec: &SliceSpec, was: &SlicePlan, server: &mut Server<'_>) -> Option<Vec<CellPlace>> {
+fn stays(
+    spec: &SliceSpec,
+    was: &SlicePlan,
+    server: &mut Server<'_>,
+    pools: &Pools,
+) -> Option<Vec<CellPlace>> {
+    // With another tenant it would share what is not its tenant's.
+    if was.pool_is_shared && was.tenant != spec.tenant {
+        return None;
+    }
+    let tenant = pools.tenant(spec);
     let free: Vec<Vec<Core>> = server.nodes.iter().map(|node| node.free.clone()).collect();
     let places = (|| {
         let mut places = Vec::new();
@@ -166,7 +188,10 @@ fn stays(spec: &SliceSpec, was: &SlicePlan, server: &mut Server<'_>) -> Option<V
             }
             let vcpu_cores = server.take(node, &with_idle)?;
             let pool = if number == 0 && !was.pool_is_host {
-                server.take(node, &was.pool())?
+                match pools.kept_as(node, tenant, &was.pool()) {
+                    Some(shared) => shared,
+                    None => server.take(node, &was.pool())?,
+                }
             } else {
                 Vec::new()
             };
@@ -183,6 +208,7 @@ fn stays(spec: &SliceSpec, was: &SlicePlan, server: &mut Server<'_>) -> Option<V
             && now.emulator == was.emulator
             && now.iothreads == was.iothreads
             && now.pool_is_host == was.pool_is_host
+            && now.pool_is_shared == was.pool_is_shared
             && now.idle == was.idle
             && now.nodes_and_vcpus() == layout::nodes_and_vcpus(&was.cells)
             && layout::suits(spec, &places, server)
@@ -203,6 +229,7 @@ impl Problem {
         server: &Server<'_>,
         devices: &Devices<'_>,
         memory: Memory,
+        pools: &Pools,
     ) -> Self {
         let cores = server
             .nodes
@@ -240,6 +267,12 @@ impl Problem {
             memory,
             pfs,
             groups: devices.groups,
+            pools: (0..server.nodes.len())
+                .map(|node| {
+                    let there = |tenant| pools.kept(node, tenant).is_some();
+                    (0..pools.len()).map(there).collect()
+                })
+                .collect(),
             kinds: Vec::new(),
         };
         problem.kinds = problem.node_kinds(server);
@@ -249,7 +282,7 @@ impl Problem {
     /// Numbers nodes such that those of one number are interchangeable.
     fn node_kinds(&self, server: &Server<'_>) -> Vec<usize> {
         let count = server.nodes.len();
-        let mut kinds: Vec<(Vec<Counts>, Vec<u64>, Option<usize>)> = Vec::new();
+        let mut kinds = Vec::new();
         (0..count)
             .map(|node| {
                 let classes = server.classes.len();
@@ -274,7 +307,8 @@ impl Problem {
                     });
                     (some && !every) || by_device
                 });
-                let key = (shape, self.room(node), singled_out.then_some(node));
+                let pools = &self.pools[node];
+                let key = (shape, self.room(node), pools, singled_out.then_some(node));
                 kinds
                     .iter()
                     .position(|kind| *kind == key)
@@ -314,6 +348,17 @@ impl Problem {
             vfs: vec![0; self.pfs.len()],
             whole: vec![false; self.pfs.len()],
             groups: vec![Group::Free; self.groups],
+            pools: self
+                .pools
+                .iter()
+                .map(|node| {
+                    let users = |&there: &bool| SharedPool {
+                        users: u32::from(there),
+                        take: 0,
+                    };
+                    node.iter().map(users).collect()
+                })
+                .collect(),
         }
     }
 

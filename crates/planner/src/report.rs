@@ -87,6 +87,8 @@ fn host(
             "no default route and no session is known of this server: nothing tells which NIC its management needs, so look at the NICs that are given away".into(),
         );
     }
+    let owned = parts.slices.iter();
+    let owned = owned.fold(CpuSet::new(), |all, slice| all.union(&slice.held()));
     notes.info(
         "utilisation",
         format!(
@@ -100,17 +102,11 @@ fn host(
             } else {
                 "have"
             },
-            parts
-                .slices
-                .iter()
-                .map(|slice| slice.owned().len())
-                .sum::<usize>(),
+            owned.len(),
             host.free.len(),
             if host.free.len() == 1 { "is" } else { "are" },
         ),
     );
-    let owned = parts.slices.iter();
-    let owned = owned.fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
     if let Some(text) = kinds::taken(server.inventory, &owned) {
         notes.info("core-kinds", text);
     }
@@ -420,7 +416,7 @@ fn why(site: &Site<'_>, best: &Best, parts: &PlanParts, at: usize, slice: &Slice
         free.filter(|core| core.cpus().is_subset(&parts.host.free))
             .count()
     };
-    let need = demand.fewest().0 as usize;
+    let need = demand.fewest_alone().0 as usize;
     let others: Vec<usize> = (0..site.server.nodes.len())
         .filter(|n| !nodes.contains(n))
         .collect();
@@ -552,7 +548,7 @@ fn cards(
                     "its NIC {} is on node {node} and its CPUs on {}: what it sends and receives crosses between them{}",
                     pf.label(),
                     on_nodes(planned),
-                    no_room(site, parts, node, demand.fewest().0)
+                    no_room(site, parts, node, demand.fewest_alone().0)
                 ),
             ),
             (None, _) => notes.info(

@@ -51,6 +51,17 @@ pub(crate) struct Used {
     pub whole: Vec<bool>,
     /// By IOMMU group: free, split, or passed to a demand.
     pub groups: Vec<Group>,
+    /// Pools that tenants share, by node and tenant.
+    pub pools: Vec<Vec<SharedPool>>,
+}
+
+/// A tenant's pool on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharedPool {
+    /// Slices that use it; the first has brought it.
+    pub users: u32,
+    /// How it was taken, as an index into each user's [`Demand::pool`].
+    pub take: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -183,12 +194,26 @@ impl<'p, V: Visitor> Walk<'p, V> {
         if cell == nodes.len() {
             return self.devices(demand, choice);
         }
-        let pools = if cell == 0 { demand.pool.len() } else { 1 };
+        let node = nodes[cell];
+        let tenant = demand.shared.filter(|_| cell == 0);
+        let there = tenant
+            .map(|tenant| self.used.pools[node][tenant])
+            .filter(|pool| pool.users > 0);
+        let pools = match there {
+            Some(pool) => pool.take..pool.take + 1,
+            None if cell == 0 => 0..demand.pool.len(),
+            None => 0..1,
+        };
         for (vcpus, take) in demand.vcpus.iter().enumerate() {
-            for pool in 0..pools {
-                let with = (cell == 0).then(|| &demand.pool[pool]);
-                if !self.take(nodes[cell], take, with) {
+            for pool in pools.clone() {
+                let with = (cell == 0 && there.is_none()).then(|| &demand.pool[pool]);
+                if !self.take(node, take, with) {
                     continue;
+                }
+                if let Some(tenant) = tenant {
+                    let shared = &mut self.used.pools[node][tenant];
+                    shared.users += 1;
+                    shared.take = pool;
                 }
                 let mut choice = choice.clone();
                 choice.vcpus.push(vcpus);
@@ -196,7 +221,10 @@ impl<'p, V: Visitor> Walk<'p, V> {
                     choice.pool = pool;
                 }
                 let go = self.cells(demand, choice);
-                self.give_back(nodes[cell], take, with);
+                if let Some(tenant) = tenant {
+                    self.used.pools[node][tenant].users -= 1;
+                }
+                self.give_back(node, take, with);
                 if go == Go::Stop {
                     return Go::Stop;
                 }

@@ -31,6 +31,8 @@ struct Asked {
     smt: Smt,
     order: VcpuOrder,
     pool: u32,
+    /// With a pool: shared with the others of this tenant that share.
+    shared: Option<bool>,
     pages: u64,
     page: Option<ByteSize>,
     numa: Option<u32>,
@@ -56,7 +58,7 @@ fn asked(most_vcpus: u32, named: bool) -> impl Strategy<Value = Asked> {
         1..=most_vcpus,
         select(vec![Smt::Pack, Smt::Pack, Smt::Isolate, Smt::Any]),
         select(vec![VcpuOrder::SiblingsAdjacent, VcpuOrder::SiblingsLast]),
-        0..=2u32,
+        (0..=2u32, proptest::option::weighted(0.3, any::<bool>())),
         1..=3u64,
         select(vec![
             Some(ByteSize::from_gib(1)),
@@ -68,11 +70,12 @@ fn asked(most_vcpus: u32, named: bool) -> impl Strategy<Value = Asked> {
         proptest::collection::vec(card_strategy(named), 0..=2),
     )
         .prop_map(
-            |(vcpus, smt, order, pool, pages, page, numa, spread, cards)| Asked {
+            |(vcpus, smt, order, (pool, shared), pages, page, numa, spread, cards)| Asked {
                 vcpus,
                 smt,
                 order,
                 pool,
+                shared,
                 pages,
                 page,
                 numa,
@@ -87,6 +90,13 @@ fn slice_of(number: usize, asked: &Asked, server: &Inventory) -> SliceSpec {
     s.smt = asked.smt;
     s.vcpu_order = asked.order;
     s.emulator_cores = asked.pool;
+    if let Some(second) = asked.shared.filter(|_| asked.pool > 0) {
+        let (tenant, cores) = if second { ("t2", 2) } else { ("t1", 1) };
+        s.tenant = tenant.parse().unwrap();
+        s.shared_pool = true;
+        // All that share it ask for the same.
+        s.emulator_cores = cores;
+    }
     s.hugepages = asked.page;
     s.memory = ByteSize::from_bytes((asked.pages << 30) * u64::from(asked.spread));
     s.numa = match (asked.spread, asked.numa) {
@@ -378,6 +388,8 @@ struct State {
     /// Each NIC: whole, or how many VFs are given.
     nics: Vec<Option<u32>>,
     remote: usize,
+    /// Pools that are there for all of a tenant: node and tenant.
+    pools: Vec<(usize, String)>,
 }
 
 impl<'a> Everything<'a> {
@@ -407,6 +419,7 @@ impl<'a> Everything<'a> {
                 free: self.free.clone(),
                 nics: vec![Some(0); self.nics.len()],
                 remote: 0,
+                pools: Vec::new(),
             },
         )
     }
@@ -435,7 +448,16 @@ impl<'a> Everything<'a> {
             };
             let pages = (slice.memory.bytes() >> 30) / cells as u64;
             let fits = nodes.iter().enumerate().all(|(cell, &node)| {
-                let pool = if cell == 0 { slice.emulator_cores } else { 0 };
+                let shared = (node, slice.tenant.to_string());
+                let there = slice.shared_pool && next.pools.contains(&shared);
+                let pool = if cell == 0 && !there {
+                    slice.emulator_cores
+                } else {
+                    0
+                };
+                if cell == 0 && slice.shared_pool && !there {
+                    next.pools.push(shared);
+                }
                 let (cores, there) = &mut next.free[node];
                 let enough = *cores >= per_cell + pool && *there >= pages;
                 if enough {

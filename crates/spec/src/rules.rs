@@ -155,6 +155,7 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
         guest::rules(slice, &at, &mut found);
     }
     unique_names(slices, &mut found);
+    one_pool(slices, &mut found);
     unique_devices(slices, &mut found);
     apart_on_one(slices, &mut found);
     found.0
@@ -210,6 +211,46 @@ fn apart_on_one(slices: &[(usize, &SliceSpec)], found: &mut Found) {
             ),
             None => {
                 seen.insert((group, server), i);
+            }
+        }
+    }
+}
+
+/// Slices of one tenant that share a pool and want it of different sizes, or of no cores.
+fn one_pool(slices: &[(usize, &SliceSpec)], found: &mut Found) {
+    let mut seen: HashMap<&str, (usize, u32)> = HashMap::new();
+    for &(i, slice) in slices.iter().filter(|(_, slice)| slice.shared_pool) {
+        let at = |i, field| {
+            let emulator = Path::default().field("slices").index(i).field("emulator");
+            emulator.field(field)
+        };
+        let cores = slice.emulator_cores;
+        if cores == 0 {
+            found.clash(
+                at(i, "pool"),
+                format!("the pool of tenant `{}` has no cores", slice.tenant),
+                "write `cores: 1`, or leave `pool` out: without cores the host's are used",
+                at(i, "cores"),
+                "none are asked for here",
+            );
+            continue;
+        }
+        match seen.get(slice.tenant.as_str()) {
+            Some(&(first, had)) if had != cores => found.clash(
+                at(i, "cores"),
+                format!(
+                    "the pool of tenant `{}` is to have {} here and {} elsewhere",
+                    slice.tenant,
+                    count(cores, "core"),
+                    count(had, "core")
+                ),
+                "write the same number for all slices that share it",
+                at(first, "cores"),
+                "the first one",
+            ),
+            Some(_) => {}
+            None => {
+                seen.insert(slice.tenant.as_str(), (i, cores));
             }
         }
     }

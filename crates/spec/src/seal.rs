@@ -286,7 +286,8 @@ impl Sealer<'_> {
         if vcpus.is_none() || memory.is_none() {
             numa = Numa::Single;
         }
-        let (emulator_cores, iothreads) = self.threads(slice.emulator, slice.iothreads);
+        let (emulator_cores, shared_pool, iothreads) =
+            self.threads(slice.emulator, slice.iothreads);
         let image = self.image(slice.image, at);
         let guest = GuestSpec {
             hostname: Self::text(slice.hostname).unwrap_or_else(|| name.hostname()),
@@ -309,6 +310,7 @@ impl Sealer<'_> {
                 _ => VcpuOrder::SiblingsAdjacent,
             },
             emulator_cores,
+            shared_pool,
             iothreads,
             hugepages: memory.and(hugepages),
             memory: memory.unwrap_or(ByteSize::from_gib(1)),
@@ -407,18 +409,19 @@ impl Sealer<'_> {
         &self,
         emulator: Field<wire::Emulator>,
         iothreads: Field<wire::IoThreads>,
-    ) -> (u32, u32) {
-        let cores = match emulator {
-            Field::Given(emulator, _) => {
-                self.count(emulator.cores, 1, "the number of emulator cores")
-            }
-            Field::Absent | Field::Bad(_) => 1,
+    ) -> (u32, bool, u32) {
+        let (cores, shared) = match emulator {
+            Field::Given(emulator, _) => (
+                self.count(emulator.cores, 1, "the number of emulator cores"),
+                matches!(emulator.pool, Field::Given(wire::Pool::Tenant, _)),
+            ),
+            Field::Absent | Field::Bad(_) => (1, false),
         };
         let count = match iothreads {
             Field::Given(threads, _) => self.count(threads.count, 1, "the number of IOThreads"),
             Field::Absent | Field::Bad(_) => 1,
         };
-        (cores, count)
+        (cores, shared, count)
     }
 
     fn user(&self, user: wire::User, at: &Path) -> Option<GuestUser> {

@@ -220,6 +220,10 @@ pub struct SliceSpec {
     pub vcpu_order: VcpuOrder,
     /// Whole cores for emulator threads; 0 puts them on the host's cores.
     pub emulator_cores: u32,
+    /// Whether these cores are shared, on each node, with the slices of the same tenant that ask for
+    /// the same (planning rule 5); else they are this slice's alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared_pool: bool,
     /// IOThreads, beside the emulator threads.
     pub iothreads: u32,
     /// Guest memory; a multiple of the page size.

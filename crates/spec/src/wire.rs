@@ -235,6 +235,20 @@ pub(crate) struct Emulator {
     /// Whole cores; 0 puts the threads on the host's cores.
     #[schemars(range(min = 0, max = 64), extend("default" = 1))]
     pub cores: Field<i64>,
+    /// Whose these cores are.
+    #[schemars(extend("default" = "slice"))]
+    pub pool: Field<Pool>,
+}
+
+/// Whose the cores of emulator threads and IOThreads are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a pool of cores")]
+#[schemars(rename = "Pool")]
+pub(crate) enum Pool {
+    /// The slice's alone.
+    Slice,
+    /// Shared, on each NUMA node, by all slices of the tenant that ask for this.
+    Tenant,
 }
 
 /// IOThreads.

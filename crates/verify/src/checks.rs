@@ -19,6 +19,8 @@ pub struct HostView<'a> {
 pub struct SliceView<'a> {
     /// What is wanted of the slice.
     pub slice: &'a SlicePlan,
+    /// The plan that it is of.
+    pub plan: &'a Plan,
     /// What is seen of it.
     pub guest: &'a Guest,
     /// All that is seen.
@@ -235,6 +237,7 @@ pub fn compare(plan: &Plan, observed: &Observed, fabric: Option<&FabricTable>) -
             let all = match guest {
                 Some(guest) => verdicts(look(&SliceView {
                     slice,
+                    plan,
                     guest,
                     observed,
                     fabric,

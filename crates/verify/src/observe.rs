@@ -352,7 +352,7 @@ fn strangers(root: &Root, plan: &Plan, guests: &[Guest]) -> Seen<Vec<Stranger>> 
     let owned = plan
         .slices()
         .iter()
-        .fold(CpuSet::new(), |all, slice| all.union(&slice.owned()));
+        .fold(CpuSet::new(), |all, slice| all.union(&slice.held()));
     let on_a_slice =
         // One that was moved off shows the CPU of before until it runs again.
         |task: &Task, cpus: &CpuSet| {
@@ -364,7 +364,7 @@ fn strangers(root: &Root, plan: &Plan, guests: &[Guest]) -> Seen<Vec<Stranger>> 
         .zip(plan.slices())
         .filter_map(|(guest, slice)| {
             let pid = guest.process.as_ref().ok()?.pid;
-            Some((pid, slice.owned()))
+            Some((pid, slice.held()))
         })
         .collect();
     let mut strangers = Vec::new();

@@ -166,12 +166,13 @@ fn guest(seats: &Seats<'_>, slice: usize, unit: u64) -> Guest {
     let cells = demand::cells(spec);
     let counted = cells.min(2);
     let fewest = seats.kinds.least(slice);
-    let vcpus = fewest.saturating_sub(spec.emulator_cores) / cells;
+    let pool = demand::least_pool(spec);
+    let vcpus = fewest.saturating_sub(pool) / cells;
     // With one cell the pool is on its node; with two, one core of it is counted.
     let (each, emulator) = if cells == 1 {
-        (vcpus + spec.emulator_cores, false)
+        (vcpus + pool, false)
     } else {
-        (vcpus, spec.emulator_cores > 0)
+        (vcpus, pool > 0)
     };
     let memory = spec.memory.bytes() / u64::from(cells) / unit;
     let near = spec.nics.iter().filter(|nic| {

@@ -67,7 +67,7 @@ impl Kinds {
                 let cells = demand::cells(slice);
                 let takes = demand::vcpu_takes(slice.vcpus / cells, slice.smt, classes);
                 let fewest = takes.iter().map(|take| take.iter().sum::<u32>()).min();
-                cores.push(fewest.unwrap_or(0) * cells + slice.emulator_cores);
+                cores.push(fewest.unwrap_or(0) * cells + demand::least_pool(slice));
             }
             self.classes.push(classes.to_vec());
             self.classes.len() - 1

@@ -247,6 +247,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         smt: Smt::Pack,
         vcpu_order: VcpuOrder::SiblingsAdjacent,
         emulator_cores: 1,
+        shared_pool: false,
         iothreads: 1,
         memory: ByteSize::from_gib(1),
         hugepages: Some(ByteSize::from_gib(1)),

@@ -130,7 +130,7 @@ pub(crate) fn quiet_cpus(view: &HostView) -> Seen<Vec<Verdict>> {
             .plan
             .slices()
             .iter()
-            .find(|slice| task.last_cpu.is_some_and(|cpu| slice.owned().contains(cpu)))
+            .find(|slice| task.last_cpu.is_some_and(|cpu| slice.held().contains(cpu)))
             .map_or_else(String::new, |slice| slice.name.to_string());
         verdicts.push(Verdict::differs(
             format!(

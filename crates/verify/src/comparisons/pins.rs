@@ -112,7 +112,7 @@ fn all_of(pins: &DomainPins) -> CpuSet {
 
 pub(crate) fn alone(view: &SliceView) -> Seen<Vec<Verdict>> {
     view.observed.domains.as_ref().map_err(Clone::clone)?;
-    let owned = view.slice.owned();
+    let held = view.slice.held();
     let mut verdicts = Vec::new();
     let others = view
         .observed
@@ -120,13 +120,20 @@ pub(crate) fn alone(view: &SliceView) -> Seen<Vec<Verdict>> {
         .iter()
         .filter(|(name, _)| name.as_str() != view.slice.name.as_str());
     for (name, pins) in others {
+        let planned = view.plan.slice(name);
+        let shares = planned.is_some_and(|other| other.shares_pool_with(view.slice));
+        let alone = if shares {
+            view.slice.owned()
+        } else {
+            held.clone()
+        };
         match pins {
             Ok(pins) => {
-                let shared = all_of(pins).intersection(&owned);
+                let shared = all_of(pins).intersection(&alone);
                 if !shared.is_empty() {
                     verdicts.push(Verdict::differs(
                         format!("the CPUs of the domain `{name}`"),
-                        format!("none of {owned}"),
+                        format!("none of {alone}"),
                         format!("{shared} among them"),
                     ));
                 }
@@ -137,6 +144,14 @@ pub(crate) fn alone(view: &SliceView) -> Seen<Vec<Verdict>> {
         }
     }
     Ok(or_satisfied(verdicts, || {
-        format!("no other running domain is pinned to any of {owned}")
+        let owned = view.slice.owned();
+        match view.slice.shared() {
+            none if none.is_empty() => {
+                format!("no other running domain is pinned to any of {owned}")
+            }
+            pool => format!(
+                "no other running domain is pinned to any of {owned}, and to the pool on {pool} only its tenant's"
+            ),
+        }
     }))
 }
