@@ -163,6 +163,20 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
         p.slices[RED].emulator = cpus("0");
         p.slices[RED].iothreads = vec![cpus("0")];
     })),
+    ("pool", "shared though its own was asked", InPlan(|p| p.slices[RED].pool_is_shared = true)),
+    ("pool", "its own though a shared one was asked", Asked(|s| s[RED].shared_pool = true)),
+    ("core-shared", "a pool that another slice of the tenant has for vCPUs", InPlan(|p| {
+        let [red, blue] = [RED, BLUE].map(|at| p.slices[at].clone());
+        let slice = &mut p.slices[BLUE];
+        slice.tenant = red.tenant;
+        slice.pool_is_shared = true;
+        // A sibling of a core that runs vCPUs of the other.
+        let beside = red.vcpus[1];
+        slice.emulator = CpuSet::from(beside);
+        slice.iothreads = vec![CpuSet::from(beside)];
+        p.slices[RED].vcpus[1] = blue.emulator.first().unwrap();
+        p.host.free = p.host.free.union(&blue.emulator.difference(&CpuSet::from(blue.emulator.first().unwrap())));
+    })),
     ("pool", "the host's CPUs that are not the host's", InPlan(|p| p.slices[GREEN].emulator = cpus("12"))),
     ("foreign-domain", "a running domain on the core", OnServer(|i| domains(i).push(stranger("16", &[])))),
     ("foreign-domain", "a running domain with the card", OnServer(|i| domains(i).push(stranger("", &["0000:81:00.0"])))),

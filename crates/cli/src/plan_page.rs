@@ -133,6 +133,8 @@ fn cpus(plan: &Plan, output: &Output) -> Table {
         let pool = |cpus: &CpuSet| {
             if slice.pool_is_host {
                 format!("{cpus} (host)")
+            } else if slice.pool_is_shared {
+                format!("{cpus} (shared)")
             } else {
                 cpus.to_string()
             }

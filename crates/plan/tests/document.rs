@@ -299,6 +299,39 @@ fn a_pool_on_the_hosts_cpus_is_shared_with_the_host_and_others() {
 }
 
 #[test]
+fn a_pool_may_be_one_tenants_and_is_one_owner() {
+    let share = |parts: &mut PlanParts| {
+        for slice in &mut parts.slices {
+            slice.tenant = "red".parse().unwrap();
+            slice.pool_is_shared = true;
+            slice.emulator = cpus("1,7");
+            slice.iothreads = vec![cpus("1,7")];
+        }
+    };
+    let mut shared = parts();
+    share(&mut shared);
+    let plan = Plan::new(shared.clone()).unwrap();
+    let [a, b] = plan.slices() else { panic!("two") };
+    assert!(a.shares_pool_with(b) && b.shares_pool_with(a));
+    assert_eq!(a.owned(), cpus("2,8"));
+    assert_eq!(a.held(), cpus("1-2,7-8"));
+    assert_eq!(Plan::parse(&plan.to_json()).unwrap(), plan);
+
+    shared.slices[1].tenant = "blue".parse().unwrap();
+    assert_eq!(
+        Plan::new(shared.clone()).unwrap_err().to_string(),
+        "in the plan, CPUs 1,7 belong to the pool of tenant `red` and to the pool of tenant `blue`"
+    );
+    share(&mut shared);
+    shared.slices[1].emulator = cpus("1");
+    shared.slices[1].iothreads = vec![cpus("1")];
+    assert!(matches!(
+        Plan::new(shared),
+        Err(PlanFileError::Shared { .. })
+    ));
+}
+
+#[test]
 fn names_functions_and_vcpu_numbers_are_unique() {
     let name = refused(|p| p.slices[1].name = p.slices[0].name.clone());
     assert!(matches!(name, PlanFileError::Duplicate(name) if name.as_str() == "red"));

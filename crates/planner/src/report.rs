@@ -366,6 +366,12 @@ fn placed(
 ) {
     let pool = if planned.pool_is_host {
         "emulator and IOThreads on the host's CPUs".to_owned()
+    } else if planned.pool_is_shared {
+        format!(
+            "emulator and IOThreads on {}, the pool of tenant `{}`",
+            planned.pool(),
+            planned.tenant
+        )
     } else {
         format!("emulator and IOThreads on {}", planned.pool())
     };
