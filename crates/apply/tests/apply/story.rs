@@ -200,6 +200,50 @@ fn one_slice_is_released_and_the_other_runs_on() {
 }
 
 #[test]
+fn a_pool_stays_kept_free_as_long_as_a_slice_of_the_tenant_uses_it() {
+    let fake = machine();
+    let spec = spec()
+        .replace(
+            "emulator: { cores: 1 } ",
+            "emulator: { cores: 1, pool: tenant } ",
+        )
+        .replace(
+            "tenant: blue",
+            "tenant: red\n    emulator: { pool: tenant }",
+        )
+        .replace("vcpus: 8", "vcpus: 4")
+        .replace("size: 2GiB, hugepages: 1GiB", "size: 1GiB, hugepages: 2MiB")
+        .replace("node: 1", "node: 0");
+    let plan = plan(&fake, &spec);
+    let server = Server { fake, plan };
+    let pool = server.plan.slice("red-worker1").unwrap().shared();
+    assert_eq!(pool, server.plan.slice("blue-worker1").unwrap().shared());
+    assert_eq!(pool.len(), 2);
+    server.slice();
+    assert!(server.is_running("red-worker1") && server.is_running("blue-worker1"));
+    // Both run, and each is as planned beside the other.
+    server.apply().unwrap();
+    let release_one = |name: &str| {
+        let which = Which::Slices(vec![name.parse().unwrap()]);
+        release(
+            &server.fake,
+            &which,
+            &ReleaseOptions::default(),
+            &mut |_| {},
+        )
+        .unwrap();
+        status(&server.fake).unwrap().plan
+    };
+    let stored = release_one("blue-worker1").unwrap();
+    assert!(server.is_running("red-worker1"));
+    assert!(stored.host().free.is_disjoint(&pool), "red still uses it");
+    let blue = server.plan.slice("blue-worker1").unwrap();
+    assert!(blue.owned().is_subset(&stored.host().free));
+    server.release().unwrap();
+    assert!(server.domains().is_empty());
+}
+
+#[test]
 fn disks_stay_unless_they_are_to_go() {
     let server = lab();
     server.slice();
