@@ -58,6 +58,44 @@ fn another_domain_on_a_slices_cpus_differs() {
 }
 
 #[test]
+fn a_tenants_pool_is_for_its_slices_alone() {
+    let mut parts = parts();
+    for slice in &mut parts.slices {
+        slice.tenant = "red".parse().unwrap();
+        slice.pool_is_shared = true;
+        slice.emulator = cpus("2,14");
+        slice.iothreads = vec![cpus("2,14")];
+    }
+    let plan = Plan::new(parts).unwrap();
+    let mut facts = observed();
+    for slice in plan.slices() {
+        facts.pins.insert(slice.name.to_string(), Ok(pins(slice)));
+    }
+    let alone = |facts: &Observed| -> Vec<Verdict> {
+        let found = crate::compare(&plan, facts, None).findings;
+        let of = found.into_iter().filter(|f| f.check == "alone");
+        of.map(|finding| finding.verdict).collect()
+    };
+    let verdicts = alone(&facts);
+    assert_eq!(verdicts.len(), 2);
+    assert!(verdicts.iter().all(Verdict::is_satisfied), "{verdicts:?}");
+
+    let mut stray = pins(&plan.slices()[0]);
+    stray.vcpus = vec![cpus("0")];
+    stray.emulator = cpus("14");
+    stray.iothreads.clear();
+    facts.pins.insert("stray".into(), Ok(stray));
+    assert_eq!(
+        alone(&facts)[0],
+        differs(
+            "the CPUs of the domain `stray`",
+            "none of 2,4,6,8,10,14,16,18,20,22",
+            "14 among them"
+        )
+    );
+}
+
+#[test]
 fn a_domain_that_does_not_run_is_pending_everywhere_and_differs_once() {
     let findings = damaged(|facts| {
         let DomainState { running, .. } = &mut facts.domains.as_mut().unwrap()[0];
