@@ -9,7 +9,7 @@ mod server;
 
 use std::collections::BTreeSet;
 
-use bmslice_check::{INVARIANTS, Violation, check};
+use bmslice_check::{INVARIANTS, Violation, check, check_following};
 use bmslice_inventory::Inventory;
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId, VlanId};
 use bmslice_plan::{DeviceRef, HugePagePlan, NicPlan, Plan, PlanFileError, PlanParts, SplitPlan};
@@ -522,6 +522,27 @@ fn no_number_flag_or_word_of_a_plan_can_change_unseen() {
             );
         }
     }
+}
+
+#[test]
+fn a_guest_of_the_plan_in_force_is_no_stranger_and_one_that_only_has_its_name_is() {
+    let plan = Plan::new(server::parts()).unwrap();
+    let mut inventory = server::inventory();
+    domains(&mut inventory).push(stranger("16", &["0000:81:00.0"]));
+    let mut before = server::parts();
+    before.slices.truncate(1);
+    before.slices[0].name = "stranger".parse().unwrap();
+    before.slices[0].uuid = stranger("", &[]).uuid.to_uppercase();
+    let found = |before: &PlanParts| {
+        let in_force = Plan::new(before.clone()).unwrap();
+        let all = check_following(&server::spec(), &inventory, &plan, Some(&in_force));
+        all.iter()
+            .map(|violation| violation.code)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(&before), [""; 0]);
+    before.slices[0].uuid = plan.slices()[0].uuid.clone();
+    assert_eq!(found(&before), ["foreign-domain"; 2]);
 }
 
 #[test]
