@@ -280,6 +280,59 @@ proptest! {
         }
     }
 
+    /// Rule 9: on a server where a plan is in force, slices leave and come, and one asks for more;
+    /// nothing that is asked for as before is touched, and the checker finds nothing.
+    #[test]
+    fn what_is_asked_for_as_before_is_not_touched(
+        server in server(),
+        host in host(),
+        asked in proptest::collection::vec(asked(6, true), 2..6),
+        new in asked(6, false),
+        (leaves, grows, comes) in (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()),
+    ) {
+        let make = |(i, asked): (usize, &Asked)| {
+            let mut slice = slice_of(i, asked, &server);
+            if host.isolation == Isolation::Dynamic {
+                slice.emulator_cores = slice.emulator_cores.max(1);
+            }
+            slice
+        };
+        let mut slices: Vec<SliceSpec> = asked.iter().enumerate().map(make).collect();
+        let Ok(spec) = Slicing::new(host.clone(), slices.clone()) else { return Ok(()) };
+        let Ok(first) = plan(&spec, &server) else { return Ok(()) };
+        let after = applied(&server, &first);
+
+        slices.remove(leaves.index(slices.len()));
+        let grown = grows.index(slices.len());
+        slices[grown].vcpus += 1 + slices[grown].vcpus % 2;
+        if comes {
+            slices.insert(0, make((asked.len(), &new)));
+        }
+        let name = slices.iter().find(|slice| spec.slices.iter().all(|was| was != *slice));
+        let name = name.map(|slice| slice.name.clone());
+        let Ok(changed) = Slicing::new(host, slices) else { return Ok(()) };
+        match plan_following(&changed, &after, Some(&first)) {
+            Ok(second) => {
+                let violations =
+                    bmslice_check::check_following(&changed, &after, &second, Some(&first));
+                prop_assert!(violations.is_empty(), "{name:?}: {violations:#?}");
+                for slice in &changed.slices {
+                    if spec.slices.contains(slice) {
+                        let name = slice.name.as_str();
+                        prop_assert_eq!(first.slice(name), second.slice(name));
+                    }
+                }
+                // In force after a reboot, with what left released.
+                let after = applied(&server, &second);
+                let again = plan_following(&changed, &after, Some(&second)).unwrap();
+                prop_assert_eq!(moved(&second, &again), Vec::<String>::new());
+            }
+            Err(refusal) => {
+                prop_assert!(!matches!(refusal.code(), "unsound" | "argument"), "{refusal:?}");
+            }
+        }
+    }
+
     /// Small servers: a plan is found if and only if trying everything finds one, and it has as few
     /// remote devices as any.
     #[test]
