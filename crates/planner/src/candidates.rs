@@ -35,7 +35,7 @@ pub(crate) fn other_nodes(slice: &SliceSpec, inventory: &Inventory) -> Vec<Chang
     let others = inventory.nodes.iter().filter(|node| node.id != named);
     others
         .map(|node| Change::Node {
-            slice: slice.name.clone(),
+            slice: slice.written().clone(),
             node: node.id,
         })
         .collect()
@@ -56,7 +56,7 @@ pub(crate) fn any_nic(slice: &SliceSpec) -> Vec<Change> {
         )
     });
     let change = Change::AnyNic {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
     };
     same.then_some(change).into_iter().collect()
 }
@@ -68,7 +68,7 @@ pub(crate) fn fewer_vcpus(slice: &SliceSpec, least: u32) -> Vec<Change> {
     fewer
         .filter(|vcpus| vcpus.is_multiple_of(cells))
         .map(|vcpus| Change::Vcpus {
-            slice: slice.name.clone(),
+            slice: slice.written().clone(),
             vcpus,
         })
         .collect()
@@ -84,7 +84,7 @@ pub(crate) fn spread(slice: &SliceSpec, inventory: &Inventory) -> Vec<Change> {
     (least..=most)
         .filter(|nodes| slice.vcpus.is_multiple_of(*nodes))
         .map(|nodes| Change::Spread {
-            slice: slice.name.clone(),
+            slice: slice.written().clone(),
             nodes,
         })
         .collect()
@@ -92,7 +92,7 @@ pub(crate) fn spread(slice: &SliceSpec, inventory: &Inventory) -> Vec<Change> {
 
 pub(crate) fn pack(slice: &SliceSpec) -> Vec<Change> {
     let change = Change::Pack {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
     };
     let isolated = slice.smt == Smt::Isolate;
     isolated.then_some(change).into_iter().collect()
@@ -100,7 +100,7 @@ pub(crate) fn pack(slice: &SliceSpec) -> Vec<Change> {
 
 pub(crate) fn pool_on_host(slice: &SliceSpec) -> Vec<Change> {
     let change = Change::PoolOnHost {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
     };
     (slice.emulator_cores > 0)
         .then_some(change)
@@ -123,7 +123,7 @@ pub(crate) fn reserves(spec: &Slicing) -> Vec<Change> {
 
 pub(crate) fn not_apart(slice: &SliceSpec) -> Vec<Change> {
     let change = Change::NotApart {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
     };
     slice
         .apart
@@ -133,9 +133,16 @@ pub(crate) fn not_apart(slice: &SliceSpec) -> Vec<Change> {
         .collect()
 }
 
+/// Without a slice; of several that are written as one, without it and those after it.
 pub(crate) fn without(slice: &SliceSpec) -> Vec<Change> {
-    vec![Change::Without {
-        slice: slice.name.clone(),
+    let fewer = slice.replica.as_ref().map(|replica| replica.number - 1);
+    let written = slice.written().clone();
+    vec![match fewer {
+        Some(replicas @ 1..) => Change::Replicas {
+            slice: written,
+            replicas,
+        },
+        Some(0) | None => Change::Without { slice: written },
     }]
 }
 
@@ -150,7 +157,7 @@ pub(crate) fn virtual_functions(slices: &[&SliceSpec]) -> Vec<Change> {
                 .enumerate()
                 .filter_map(|(nic, card)| match &card.kind {
                     NicKind::Passthrough { device } => {
-                        Some((slice.name.clone(), nic, written(device)?))
+                        Some((slice.written().clone(), nic, written(device)?))
                     }
                     NicKind::Vf { .. } | NicKind::Virtio { .. } => None,
                 })
@@ -176,7 +183,7 @@ pub(crate) fn whole(slice: &SliceSpec) -> Vec<Change> {
     cards
         .filter_map(|(nic, card)| match &card.kind {
             NicKind::Vf { of, .. } => Some(Change::Whole {
-                slice: slice.name.clone(),
+                slice: slice.written().clone(),
                 nic,
                 of: written(of)?,
             }),
@@ -201,7 +208,7 @@ pub(crate) fn other_nics(slice: &SliceSpec, inventory: &Inventory) -> Vec<Change
         changes.extend(others.map(|function| {
             let name = function.interfaces.first();
             Change::OtherNic {
-                slice: slice.name.clone(),
+                slice: slice.written().clone(),
                 nic,
                 with: name
                     .cloned()

@@ -10,7 +10,7 @@ use bmslice_spec::{HostSpec, NicChoice, NicKind, NicNuma, Numa, SliceSpec, Slici
 
 use crate::text::and;
 
-/// One change to what is wanted.
+/// One change to what is wanted. Its slices are those that the file names: of replicas, all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Another node than the named one.
@@ -114,6 +114,13 @@ pub enum Change {
         /// The slice.
         slice: SliceName,
     },
+    /// Fewer slices of those that are written as one.
+    Replicas {
+        /// The slice.
+        slice: SliceName,
+        /// How many.
+        replicas: u32,
+    },
     /// Several changes, none of which suffices alone.
     Together(Vec<Change>),
     /// A change that settles what was refused, where something else does not fit either.
@@ -184,6 +191,9 @@ impl fmt::Display for Change {
             }
             Self::NotApart { slice } => write!(f, "without `apart` for slice `{slice}` it fits"),
             Self::Without { slice } => write!(f, "without slice `{slice}` the others fit"),
+            Self::Replicas { slice, replicas } => {
+                write!(f, "with `replicas: {replicas}` for slice `{slice}` it fits")
+            }
             Self::Together(changes) => {
                 let parts = changes.iter().map(|change| {
                     let text = change.to_string();
@@ -212,8 +222,9 @@ impl Change {
 
     /// Makes the change, whether or not the rules of specs hold then.
     pub(crate) fn make(&self, host: &mut HostSpec, slices: &mut Vec<SliceSpec>) {
+        // Those that are written as one change as one.
         let mut edit = |name: &SliceName, edit: &dyn Fn(&mut SliceSpec)| {
-            for slice in slices.iter_mut().filter(|slice| slice.name == *name) {
+            for slice in slices.iter_mut().filter(|slice| slice.written() == name) {
                 edit(slice);
             }
         };
@@ -273,7 +284,11 @@ impl Change {
             }),
             Self::NotApart { slice } => edit(slice, &|s| s.apart = None),
             Self::Repack | Self::OneMore { .. } => {}
-            Self::Without { slice } => slices.retain(|s| s.name != *slice),
+            Self::Without { slice } => slices.retain(|s| s.written() != slice),
+            Self::Replicas { slice, replicas } => slices.retain(|s| {
+                let replica = s.replica.as_ref();
+                replica.is_none_or(|it| it.of != *slice || it.number <= *replicas)
+            }),
             Self::Together(changes) => {
                 for change in changes {
                     change.make(host, slices);

@@ -45,7 +45,10 @@ fn one_by_one(spec: &Slicing, standing: &Standing<'_>, first: &Change) -> Option
             None => (in_part(&changed, standing, &refusal)?, false),
         };
         // To leave slices out settles everything: that is no answer to the first question.
-        if matches!(next, Change::Without { .. } | Change::Repack) {
+        if matches!(
+            next,
+            Change::Without { .. } | Change::Replicas { .. } | Change::Repack
+        ) {
             return None;
         }
         changed = next.apply(&changed)?;
@@ -177,7 +180,7 @@ fn no_room(
 fn most_vcpus(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
     let cells = demand::cells(slice);
     let with = |each: u32| Change::Vcpus {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
         vcpus: each * cells,
     };
     let (mut low, mut high) = (0, slice.vcpus / cells);
@@ -197,7 +200,7 @@ fn most_vcpus(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Chang
 fn smaller(spec: &Slicing, slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
     let page = slice.hugepages.unwrap_or(ByteSize::from_gib(1));
     let little = Change::Memory {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
         size: ByteSize::from_bytes(page.bytes().checked_mul(u64::from(demand::cells(slice)))?),
     };
     let firsts = std::iter::once(None).chain(any_nic(slice).into_iter().map(Some));
@@ -226,7 +229,7 @@ fn less_memory(
     let page = slice.hugepages.unwrap_or(ByteSize::from_mib(1));
     let step = page.bytes().checked_mul(u64::from(demand::cells(slice)))?;
     let with = |steps: u64| Change::Memory {
-        slice: slice.name.clone(),
+        slice: slice.written().clone(),
         size: ByteSize::from_bytes(steps * step),
     };
     // What is too little for any guest counts as fitting, to find the most that fits.

@@ -15,6 +15,7 @@ mod guest;
 mod host;
 mod nearest;
 mod parse;
+mod replicas;
 mod rules;
 mod schema;
 mod seal;
@@ -27,6 +28,7 @@ mod wire;
 mod yaml;
 
 pub use diagnostic::{SpecError, SpecErrors};
+pub use replicas::Replica;
 pub use rules::{InvalidSlicing, Path, Step, Violation};
 pub use schema::schema;
 pub use sealed::*;

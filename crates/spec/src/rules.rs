@@ -136,7 +136,12 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
             "write at least one; `bmslice release` gives a server back",
         );
     }
+    let mut before = None;
     for (i, slice) in slices {
+        // Replicas, which have one place, differ in nothing that these rules look at.
+        if before.replace(i) == Some(i) {
+            continue;
+        }
         let at = root.field("slices").index(*i);
         cpu_rules(slice, &at, &mut found);
         if host.isolation == Isolation::Dynamic && slice.emulator_cores == 0 {
@@ -480,20 +485,35 @@ fn own_mac(mac: Option<MacAddress>, at: &Path, found: &mut Found) {
 }
 
 fn unique_names(slices: &[(usize, &SliceSpec)], found: &mut Found) {
-    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut seen: HashMap<&str, (usize, bool)> = HashMap::new();
+    let mut said = None;
     for &(i, slice) in slices {
         let at = |i| Path::default().field("slices").index(i).field("name");
         let name = slice.name.as_str();
+        let one_of_several = slice.replica.is_some();
         match seen.get(name) {
-            Some(first) => found.clash(
-                at(i),
-                format!("two slices are named `{name}`"),
-                "a slice's name is its libvirt domain's, which is unique on a server",
-                at(*first),
-                "the first one",
-            ),
+            // Of replicas the first clash says it all.
+            Some((first, _)) if said == Some((i, *first)) => {}
+            Some(&(first, first_of_several)) => {
+                said = Some((i, first));
+                found.clash(
+                    at(i),
+                    format!("two slices are named `{name}`"),
+                    if one_of_several || first_of_several {
+                        "the slices that `replicas` makes are named after theirs, with `-1`, `-2` and so on: give one of the two another name"
+                    } else {
+                        "a slice's name is its libvirt domain's, which is unique on a server"
+                    },
+                    at(first),
+                    if first_of_several {
+                        "one of its replicas"
+                    } else {
+                        "the first one"
+                    },
+                );
+            }
             None => {
-                seen.insert(name, i);
+                seen.insert(name, (i, one_of_several));
             }
         }
     }

@@ -9,6 +9,7 @@ use bmslice_model::{ByteSize, ByteSizeError, NumaNodeId, SliceName, TenantName};
 
 use crate::decode::{Field, Sink};
 use crate::diagnostic::{Mistake, Span, shown};
+use crate::replicas::Written;
 use crate::rules::{Path, Step};
 use crate::sealed::{
     GuestMachine, GuestSpec, GuestUser, HostSpec, ImageFrom, ImageSpec, Numa, Setup, SliceSpec,
@@ -112,6 +113,7 @@ impl Sealer<'_> {
                 Field::Given(_, span) => Some(span.clone()),
                 _ => None,
             };
+            let written = Written::of(&slice);
             let Some(slice) = self.slice(slice, &at, i) else {
                 continue;
             };
@@ -119,8 +121,10 @@ impl Sealer<'_> {
                 Some(_) => explicit_tenants.push((slice.tenant.clone(), slice.name.clone())),
                 None => own_tenants.push((slice.name.clone(), at.field("name"))),
             }
-            slices.push((i, slice));
+            let expanded = self.replicas(slice, &written, &at, slices.len());
+            slices.extend(expanded.into_iter().map(|slice| (i, slice)));
         }
+        self.names_of_replicas(&slices);
         for (name, at) in own_tenants {
             let other = explicit_tenants
                 .iter()
@@ -326,6 +330,7 @@ impl Sealer<'_> {
             server: Self::text(slice.server),
             apart: Self::text(slice.apart),
             name,
+            replica: None,
         })
     }
 

@@ -5,6 +5,7 @@ use bmslice_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::replicas::Replica;
 use crate::rules::InvalidSlicing;
 use crate::vf::VfRules;
 
@@ -210,6 +211,10 @@ pub enum Isolation {
 pub struct SliceSpec {
     /// Its name and its domain's.
     pub name: SliceName,
+    /// Which of several that the file writes as one; no part of the meaning, which is that of as
+    /// many slices written out.
+    #[serde(skip)]
+    pub replica: Option<Replica>,
     /// Whose it is; a slice without a tenant is a tenant of its own.
     pub tenant: TenantName,
     /// vCPUs, one host thread each; at least 1.

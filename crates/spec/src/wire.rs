@@ -154,6 +154,10 @@ pub(crate) struct Slice {
     /// tenant of its own.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
     pub tenant: Field<String>,
+    /// So many slices that differ in their names alone: `NAME-1`, `NAME-2` and so on. Without a
+    /// tenant they are one tenant, `NAME`. With a smaller number the highest go.
+    #[schemars(range(min = 1, max = 10000))]
+    pub replicas: Field<i64>,
     /// vCPUs; each gets a host thread of its own.
     #[schemars(range(min = 1, max = 4096))]
     pub vcpus: Field<i64>,

@@ -233,6 +233,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
         autostart: true,
         server: None,
         apart: None,
+        replica: None,
     }
 }
 

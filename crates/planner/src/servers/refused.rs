@@ -78,6 +78,7 @@ fn nearest_of_any(
             let standing = &seats.standing[server];
             nearest::of_slice(&part, standing, name, within.unwrap_or(usize::MAX))
         });
+        let change = change.filter(|(_, it)| holds_elsewhere(seats, slice, server, it));
         if let Some((rank, change)) = change {
             // Of two servers on which it would do with fewer vCPUs, the one that takes more.
             let lost = match &change {
@@ -100,7 +101,7 @@ fn nearest_of_any(
 fn any_server(seats: &mut Seats<'_>, slice: usize) -> Option<Change> {
     let spec = seats.spec;
     spec.slices[slice].server.as_ref()?;
-    let name = spec.slices[slice].name.clone();
+    let name = spec.slices[slice].written().clone();
     (0..seats.members.len()).find_map(|server| {
         let member = &seats.members[server];
         let change = Change::AnyServer {
@@ -113,8 +114,28 @@ fn any_server(seats: &mut Seats<'_>, slice: usize) -> Option<Change> {
         let changed = change.apply(spec)?;
         let slices: Vec<&SliceSpec> = list.iter().map(|&at| &changed.slices[at]).collect();
         let fits = seats.standing[server].fits(&spec.host, &slices, Running::Stays);
-        fits.then_some(change)
+        (fits && holds_elsewhere(seats, slice, server, &change)).then_some(change)
     })
+}
+
+/// Whether a change, which changes all slices that are written as one, leaves those on other servers
+/// where they are.
+fn holds_elsewhere(seats: &Seats<'_>, slice: usize, server: usize, change: &Change) -> bool {
+    let spec = seats.spec;
+    let asked = &spec.slices[slice];
+    let mut others = (0..seats.members.len()).filter(|&other| other != server);
+    asked.replica.is_none()
+        || others.all(|other| {
+            let list = seats.on(other).iter();
+            let mut slices: Vec<SliceSpec> = list.map(|&at| spec.slices[at].clone()).collect();
+            if slices.iter().all(|it| it.written() != asked.written()) {
+                return true;
+            }
+            let mut host = spec.host.clone();
+            change.make(&mut host, &mut slices);
+            let slices: Vec<&SliceSpec> = slices.iter().collect();
+            seats.standing[other].fits(&host, &slices, seats.options.running)
+        })
 }
 
 impl Placement {

@@ -267,6 +267,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         autostart: true,
         server: None,
         apart: None,
+        replica: None,
     }
 }
 
