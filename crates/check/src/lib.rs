@@ -8,6 +8,7 @@
 mod boot;
 mod cpus;
 mod document;
+mod fleet;
 mod memory;
 mod network;
 mod pci;
@@ -59,6 +60,7 @@ pub const INVARIANTS: &[Invariant] = &[
     document::FINGERPRINT,
     document::SLICES,
     document::APART,
+    fleet::SELECTOR,
     document::AS_ASKED,
     document::IDENTITY,
     document::DISK,
@@ -69,6 +71,7 @@ pub const INVARIANTS: &[Invariant] = &[
     cpus::WHOLE_CORES,
     cpus::IDLE,
     cpus::POOL,
+    fleet::HEADROOM,
     cpus::FOREIGN_DOMAINS,
     smt::VCPU_COUNT,
     smt::PLACEMENT,

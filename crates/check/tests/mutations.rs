@@ -85,6 +85,22 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
             s[slice].apart = Some("workers".into());
         }
     })),
+    ("selector", "a slice for servers with other labels", Asked(|s| {
+        let fleet = bmslice_spec::FleetSpec {
+            servers: vec![bmslice_spec::LabelledServer {
+                name: "another".into(),
+                labels: [("zone".into(), "a".into())].into(),
+            }],
+            ..bmslice_spec::FleetSpec::default()
+        };
+        let labels = [("zone".into(), "a".into())].into();
+        s[RED].selector = Some(bmslice_spec::Selector::new(labels, &fleet));
+    })),
+    ("headroom", "a core less stays free", InPlan(|p| {
+        p.slices[RED].idle.insert(cpu(12));
+        p.host.free = cpus("13,26-27");
+    })),
+    ("headroom", "a free core is a stranger's", OnServer(|i| domains(i).push(stranger("13,27", &[])))),
     ("slices", "one more", InPlan(|p| p.slices[RED].name = "purple".parse().unwrap())),
     ("slices", "another order", InPlan(|p| p.slices.swap(RED, BLUE))),
     ("as-asked", "another tenant", InPlan(|p| p.slices[RED].tenant = "blue-tenant".parse().unwrap())),

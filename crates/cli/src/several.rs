@@ -68,10 +68,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         fill: if arguments.spread {
             Fill::Spread
         } else {
-            Fill::Pack
+            spec.fleet.place.into()
         },
         running: arguments.running(),
     };
+    unknown_servers(&spec, &servers, context);
     let placement = plan_servers(&spec, &members, options)
         .map_err(|error| Failure::refused(error.to_string()))?;
     for (read, share) in servers.iter().zip(&placement.shares) {
@@ -121,6 +122,22 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         ));
     }
     Err(failure)
+}
+
+/// Warns of servers that the spec gives labels and nobody an inventory.
+fn unknown_servers(spec: &Slicing, servers: &[Read], context: &Context) {
+    let named = spec.fleet.servers.iter().map(|server| server.name.as_str());
+    let absent = named.filter(|name| servers.iter().all(|read| read.name() != *name));
+    let absent: Vec<String> = absent.map(|name| format!("`{name}`")).collect();
+    if absent.is_empty() {
+        return;
+    }
+    let text = format!(
+        "the spec's `fleet.servers` names {}, of which there is no inventory",
+        absent.join(", ")
+    );
+    let hint = "a server is known by its host name; give `--inventory` of it, too";
+    context.output.warn(&text, Some(hint));
 }
 
 /// Reads files, and of folders every inventory in them.

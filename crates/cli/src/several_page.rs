@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bmslice_plan::{NicPlan, PlanParts, SlicePlan};
 use bmslice_planner::{Change as Nearest, servers::Unplaced};
+use bmslice_spec::Slicing;
 use serde::Serialize;
 
 use crate::output::Output;
@@ -212,7 +213,19 @@ pub(crate) fn hint(server: &str, change: &Nearest) -> String {
 }
 
 /// Why a slice has no place: servers that say the same together.
-fn why(unplaced: &Unplaced, names: &[&str]) -> Vec<String> {
+fn why(unplaced: &Unplaced, names: &[&str], spec: &Slicing) -> Vec<String> {
+    let mut slices = spec.slices.iter();
+    let slice = slices.find(|slice| slice.name == unplaced.slice);
+    let selector = slice.and_then(|slice| slice.selector.as_ref());
+    if unplaced.eligible == 0
+        && let Some(selector) = selector
+        && names.iter().all(|name| !selector.allows(name))
+    {
+        return vec![format!(
+            "none of these servers has the labels that it selects by (`{selector}`): {}",
+            names.join(", ")
+        )];
+    }
     if unplaced.eligible == 0 {
         return vec![format!(
             "the server that it names is none of these: {}",
@@ -334,7 +347,7 @@ pub(crate) fn page(result: &Planned<'_>, output: &Output) -> String {
         let names: Vec<&str> = result.servers.iter().map(|read| read.name()).collect();
         for unplaced in &result.placement.unplaced {
             page.line(unplaced.slice.as_str());
-            for why in why(unplaced, &names) {
+            for why in why(unplaced, &names, result.spec) {
                 page.paragraph(&format!("- {why}"), 2);
             }
         }

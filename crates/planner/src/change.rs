@@ -88,6 +88,16 @@ pub enum Change {
         /// On each node, or in all.
         per_numa: bool,
     },
+    /// Fewer cores that stay free.
+    Headroom {
+        /// Whole cores.
+        cores: u32,
+    },
+    /// Any server, whatever its labels.
+    AnyLabels {
+        /// The slice.
+        slice: SliceName,
+    },
     /// Everything may be placed anew.
     Repack,
     /// Any server instead of the named one.
@@ -179,6 +189,13 @@ impl fmt::Display for Change {
                 f,
                 "with `reserve: {{ cores: {cores}, perNuma: {per_numa} }}` for the host it fits"
             ),
+            Self::Headroom { cores: 0 } => f.write_str("without `headroom` it fits"),
+            Self::Headroom { cores } => {
+                write!(f, "with `headroom: {{ cores: {cores} }}` it fits")
+            }
+            Self::AnyLabels { slice } => {
+                write!(f, "without `selector` for slice `{slice}` it fits")
+            }
             Self::Repack => write!(
                 f,
                 "if slices that are placed already may move, it fits: plan with `--repack`; the moved guests restart"
@@ -279,6 +296,8 @@ impl Change {
                 host.reserve_cores = *cores;
                 host.reserve_per_numa = *per_numa;
             }
+            Self::Headroom { cores } => host.headroom_cores = *cores,
+            Self::AnyLabels { slice } => edit(slice, &|s| s.selector = None),
             Self::AnyServer { slice, server } => edit(slice, &|s| {
                 s.server = Some(server.clone());
             }),

@@ -9,6 +9,7 @@ use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec, Slicing};
 use crate::decide::{self, Answer};
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
+use crate::headroom;
 use crate::problem::Site;
 use crate::refusal::{Refusal, slice_named};
 use crate::search::Relax;
@@ -32,12 +33,16 @@ pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
     }
     let mut relax = Relax::default();
     for leave_out in [
+        |relax: &mut Relax| relax.headroom = true,
         |relax: &mut Relax| relax.devices = true,
         |relax: &mut Relax| relax.memory = true,
         |relax: &mut Relax| relax.cores = true,
     ] {
         let mut more = relax;
         leave_out(&mut more);
+        if more.headroom && site.problem.headroom == 0 {
+            continue;
+        }
         if impossible(&core, more) {
             relax = more;
         }
@@ -50,6 +55,9 @@ pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
     let mut there = Vec::new();
     if !relax.cores {
         there.push(cores_there(spec, site));
+    }
+    if site.problem.headroom > 0 && !relax.headroom && !relax.cores {
+        there.push(headroom::asked(&site.problem));
     }
     if !relax.memory {
         there.push(memory_there(site, &core));

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::fill::fill;
+use crate::headroom;
 use crate::problem::Problem;
 use crate::search::{Choice, Go, Group, Relax, Visitor, Walk, in_order};
 
@@ -73,6 +74,9 @@ impl Decide {
             return false;
         }
         let problem = walk.problem;
+        if headroom::is_gone(problem, walk.relax) {
+            return true;
+        }
         let left: Vec<u32> = problem
             .cores
             .iter()
@@ -80,6 +84,9 @@ impl Decide {
             .map(|(free, used)| free.iter().sum::<u32>() - used.iter().sum::<u32>())
             .collect();
         let mut all: u64 = left.iter().map(|&n| u64::from(n)).sum();
+        if walk.most_cores.is_some() {
+            all = all.saturating_sub(u64::from(problem.headroom));
+        }
         for depth in walk.chosen.len()..walk.order.len() {
             let demand = walk.demand(depth);
             let (first, other) = demand.fewest();

@@ -181,6 +181,7 @@ pub(crate) fn ask_alike(a: &SliceSpec, b: &SliceSpec) -> bool {
         && a.numa == b.numa
         && a.server == b.server
         && a.apart == b.apart
+        && a.selector == b.selector
         && cards(a).eq(cards(b))
 }
 

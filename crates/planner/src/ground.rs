@@ -23,8 +23,8 @@ pub(crate) struct Ground<'a> {
     /// IOMMU groups of physical functions.
     pub groups: usize,
     pub previous: Option<&'a Plan>,
-    /// The host's whole cores, and whether on each node.
-    reserve: (u32, bool),
+    /// The host's whole cores, whether on each node, and those that stay free.
+    reserve: (u32, bool, u32),
     /// Domains that no plan made, and whether a slice claims the name.
     strangers: Vec<(&'a str, bool)>,
 }
@@ -50,17 +50,30 @@ impl<'a> Ground<'a> {
             pfs,
             groups,
             previous,
-            reserve: (host.reserve_cores, host.reserve_per_numa),
+            reserve: reserve(host),
             strangers,
         })
+    }
+
+    /// Cores that stay free.
+    pub fn headroom(&self) -> u32 {
+        self.reserve.2
     }
 
     /// Whether it would be read the same for these slices.
     fn suits(&self, host: &HostSpec, slices: &[&SliceSpec]) -> bool {
         let mut strangers = self.strangers.iter();
-        self.reserve == (host.reserve_cores, host.reserve_per_numa)
+        self.reserve == reserve(host)
             && strangers.all(|(name, claimed)| claims(slices, name) == *claimed)
     }
+}
+
+fn reserve(host: &HostSpec) -> (u32, bool, u32) {
+    (
+        host.reserve_cores,
+        host.reserve_per_numa,
+        host.headroom_cores,
+    )
 }
 
 fn claims(slices: &[&SliceSpec], name: &str) -> bool {
@@ -123,11 +136,11 @@ impl<'a> Standing<'a> {
         self.here(slices).is_ok() && self.on_ground(host, slices, fits).unwrap_or(false)
     }
 
-    /// Refuses slices that are not for this server: those that name another one, and two that are to
-    /// be on different ones.
+    /// Refuses slices that are not for this server: those that name another one, those that select
+    /// others by their labels, and two that are to be on different ones.
     ///
     /// # Errors
-    /// [`Refusal::OtherServer`] and [`Refusal::Apart`], of the first.
+    /// [`Refusal::OtherServer`], [`Refusal::Selector`] and [`Refusal::Apart`], of the first.
     pub fn here(&self, slices: &[&SliceSpec]) -> Result<(), Refusal> {
         let here = &self.inventory.machine.hostname;
         for (at, slice) in slices.iter().enumerate() {
@@ -136,6 +149,15 @@ impl<'a> Standing<'a> {
                     slice: slice.name.clone(),
                     server: server.clone(),
                     here: here.clone(),
+                });
+            }
+            let selector = slice.selector.as_ref();
+            if let Some(selector) = selector.filter(|selector| !selector.allows(here)) {
+                return Err(Refusal::Selector {
+                    slice: slice.name.clone(),
+                    labels: selector.to_string(),
+                    here: here.clone(),
+                    servers: selector.servers().map(str::to_owned).collect(),
                 });
             }
             let Some(group) = &slice.apart else { continue };

@@ -53,6 +53,14 @@ impl Refusal {
             Self::OtherServer { server, .. } => Some(format!(
                 "plan the servers together: give `--inventory` of `{server}`, too"
             )),
+            Self::Selector { servers, .. } => Some(match servers.as_slice() {
+                [] => "give a server these labels, under `fleet: { servers: … }`".into(),
+                [one] => format!("plan it on `{one}`: give `--inventory` of it, too"),
+                [first, ..] => format!(
+                    "plan it on one of {} servers that have them, as `{first}`: give `--inventory` of it, too",
+                    servers.len()
+                ),
+            }),
             Self::Apart { .. } => Some(
                 "plan several servers together: give `--inventory` of one more".into(),
             ),

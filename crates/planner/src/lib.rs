@@ -28,6 +28,7 @@ mod fill;
 pub mod fleet;
 mod function;
 mod ground;
+mod headroom;
 mod hint;
 mod identity;
 mod kernel;

@@ -14,6 +14,7 @@ use crate::candidates::{
 use crate::change::Change;
 use crate::demand;
 use crate::ground::Standing;
+use crate::headroom;
 use crate::refusal::Refusal;
 
 /// Changes that are put together at most.
@@ -165,7 +166,9 @@ fn no_room(
         (7, &|| each(&pack)),
         (8, &|| each(&pool_on_host)),
         (9, &|| most(&|slice| less_memory(spec, slice, &fits))),
-        (10, &|| any(reserves(spec))),
+        (10, &|| {
+            headroom::less(spec, &fits).or_else(|| any(reserves(spec)))
+        }),
         (11, &|| most(&|slice| most_vcpus(slice, &fits))),
         (12, &|| each(&|slice| other_nics(slice, inventory))),
         (14, &|| most(&|slice| smaller(spec, slice, &fits))),

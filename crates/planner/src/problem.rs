@@ -39,6 +39,8 @@ pub(crate) struct Problem {
     pub demands: Vec<Demand>,
     /// Free cores by node and class.
     pub cores: Vec<Counts>,
+    /// Of them so many stay free, on all nodes together.
+    pub headroom: u32,
     pub memory: Memory,
     pub pfs: Vec<PfFacts>,
     pub groups: usize,
@@ -128,7 +130,8 @@ impl<'a> Site<'a> {
         }
         broken.sort_unstable();
         broken.dedup();
-        let problem = Problem::new(demands, &server, &devices, memory, &pools);
+        let mut problem = Problem::new(demands, &server, &devices, memory, &pools);
+        problem.headroom = ground.headroom();
         Ok(Self {
             server,
             devices,
@@ -264,6 +267,7 @@ impl Problem {
         let mut problem = Self {
             demands,
             cores,
+            headroom: 0,
             memory,
             pfs,
             groups: devices.groups,

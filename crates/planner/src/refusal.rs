@@ -343,6 +343,20 @@ pub enum Refusal {
         /// The server that is planned.
         here: String,
     },
+    /// A slice whose labels this server does not have.
+    #[error(
+        "slice `{slice}` is for servers with the labels `{labels}`, which `{here}` does not have"
+    )]
+    Selector {
+        /// The slice.
+        slice: SliceName,
+        /// The labels that it selects by.
+        labels: String,
+        /// The server that is planned.
+        here: String,
+        /// The servers that have them.
+        servers: Vec<String>,
+    },
     /// Two slices of a group whose slices lie on different servers.
     #[error(
         "slices `{first}` and `{second}` are to be on different servers, as the group `{group}` says"
@@ -417,6 +431,7 @@ impl Refusal {
             Self::SpreadTooWide { .. } => "spread-too-wide",
             Self::MacTwice { .. } => "mac-twice",
             Self::OtherServer { .. } => "other-server",
+            Self::Selector { .. } => "selector",
             Self::Apart { .. } => "apart",
             Self::NoRoom { .. } => "no-room",
             Self::Undecided { .. } => "undecided",
@@ -451,7 +466,8 @@ impl Refusal {
             | Self::NoSuchPage { slice, .. }
             | Self::NoSuchNode { slice, .. }
             | Self::SpreadTooWide { slice, .. }
-            | Self::OtherServer { slice, .. } => vec![slice],
+            | Self::OtherServer { slice, .. }
+            | Self::Selector { slice, .. } => vec![slice],
             Self::NicGivenTwice { first, second, .. }
             | Self::MacTwice { first, second, .. }
             | Self::Apart { first, second, .. } => {

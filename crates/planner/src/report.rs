@@ -12,6 +12,7 @@ use bmslice_spec::{Isolation, Numa, SliceSpec, Slicing, Smt, VcpuOrder};
 use crate::best::Best;
 use crate::devices::Near;
 use crate::function::{self, Pf};
+use crate::headroom;
 use crate::kernel;
 use crate::kinds::{self, Used};
 use crate::layout::CellPlace;
@@ -32,6 +33,10 @@ pub(crate) fn report(
     for (at, (slice, planned)) in spec.slices.iter().zip(&parts.slices).enumerate() {
         notes.about = Some(slice.name.clone());
         placed(site, best, parts, at, slice, planned, &mut notes);
+        if let Some(selector) = &slice.selector {
+            let text = format!("this server has the labels that it selects by: `{selector}`");
+            notes.info("selector", text);
+        }
         match kinds::used(site.server.inventory, &planned.vcpu_cpus()) {
             None => {}
             Some(Used::One(text)) => notes.info("core-kind", text),
@@ -107,6 +112,9 @@ fn host(
             if host.free.len() == 1 { "is" } else { "are" },
         ),
     );
+    if let Some(text) = headroom::kept(spec, site, parts) {
+        notes.info("headroom", text);
+    }
     if let Some(text) = kinds::taken(server.inventory, &owned) {
         notes.info("core-kinds", text);
     }

@@ -8,6 +8,7 @@
 
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
+use crate::headroom;
 use crate::problem::Problem;
 
 /// What was chosen for one demand.
@@ -29,6 +30,8 @@ pub(crate) struct Relax {
     pub cores: bool,
     pub memory: bool,
     pub devices: bool,
+    /// Cores that stay free.
+    pub headroom: bool,
 }
 
 /// A way to say where the walk is to go on.
@@ -82,6 +85,8 @@ pub(crate) struct Walk<'p, V> {
     pub chosen: Vec<Choice>,
     pub steps: u64,
     pub limit: u64,
+    /// Cores that may be taken of all nodes together, when some are to stay free.
+    pub most_cores: Option<u32>,
     pub visitor: V,
 }
 
@@ -107,6 +112,7 @@ impl<'p, V: Visitor> Walk<'p, V> {
     ) -> Self {
         Self {
             used: problem.nothing_used(),
+            most_cores: headroom::most_cores(problem, relax),
             problem,
             order,
             relax,
@@ -317,6 +323,9 @@ impl<'p, V: Visitor> Walk<'p, V> {
     fn take(&mut self, node: usize, vcpus: &Counts, pool: Option<&Counts>) -> bool {
         if self.relax.cores {
             return true;
+        }
+        if headroom::reaches(self.most_cores, &self.used, vcpus, pool) {
+            return false;
         }
         let used = &mut self.used.cores[node];
         let free = &self.problem.cores[node];

@@ -12,7 +12,8 @@ use bmslice_model::{ByteSize, NumaNodeId};
 use bmslice_plan::Plan;
 use bmslice_planner::{Change, plan, plan_following};
 use bmslice_spec::{
-    HostSpec, Isolation, NicChoice, NicKind, NicNuma, Numa, SliceSpec, Slicing, Smt, VcpuOrder,
+    HostSpec, Isolation, NicChoice, NicKind, NicNuma, Numa, Replica, SliceSpec, Slicing, Smt,
+    VcpuOrder,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -37,6 +38,7 @@ struct Asked {
     page: Option<ByteSize>,
     numa: Option<u32>,
     spread: u32,
+    replicas: u32,
     cards: Vec<Card>,
 }
 
@@ -66,21 +68,27 @@ fn asked(most_vcpus: u32, named: bool) -> impl Strategy<Value = Asked> {
             None,
         ]),
         proptest::option::weighted(0.2, 0..4u32),
-        select(vec![1u32, 1, 1, 2, 3]),
+        (
+            select(vec![1u32, 1, 1, 2, 3]),
+            select(vec![1u32, 1, 1, 2, 4]),
+        ),
         proptest::collection::vec(card_strategy(named), 0..=2),
     )
         .prop_map(
-            |(vcpus, smt, order, (pool, shared), pages, page, numa, spread, cards)| Asked {
-                vcpus,
-                smt,
-                order,
-                pool,
-                shared,
-                pages,
-                page,
-                numa,
-                spread,
-                cards,
+            |(vcpus, smt, order, (pool, shared), pages, page, numa, (spread, replicas), cards)| {
+                Asked {
+                    vcpus,
+                    smt,
+                    order,
+                    pool,
+                    shared,
+                    pages,
+                    page,
+                    numa,
+                    spread,
+                    replicas,
+                    cards,
+                }
             },
         )
 }
@@ -123,6 +131,23 @@ fn slice_of(number: usize, asked: &Asked, server: &Inventory) -> SliceSpec {
         })
         .collect();
     s
+}
+
+/// As many slices as are asked for, as `replicas` of a file makes them.
+fn replicas(slice: SliceSpec, number: u32) -> Vec<SliceSpec> {
+    if number == 1 {
+        return vec![slice];
+    }
+    let of = slice.name.clone();
+    let each = (1..=number).map(|number| SliceSpec {
+        name: format!("{of}-{number}").parse().unwrap(),
+        replica: Some(Replica {
+            of: of.clone(),
+            number,
+        }),
+        ..slice.clone()
+    });
+    each.collect()
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -186,14 +211,18 @@ fn host() -> impl Strategy<Value = HostSpec> {
     (
         1..=2u32,
         any::<bool>(),
+        select(vec![0u32, 0, 1, 4]),
         select(vec![Isolation::Boot, Isolation::Dynamic, Isolation::None]),
     )
-        .prop_map(|(reserve_cores, reserve_per_numa, isolation)| HostSpec {
-            reserve_cores,
-            reserve_per_numa,
-            isolation,
-            ..HostSpec::default()
-        })
+        .prop_map(
+            |(reserve_cores, reserve_per_numa, headroom_cores, isolation)| HostSpec {
+                reserve_cores,
+                reserve_per_numa,
+                headroom_cores,
+                isolation,
+                ..HostSpec::default()
+            },
+        )
 }
 
 /// The lines of a plan that are others in the second.
@@ -243,7 +272,7 @@ proptest! {
         let slices: Vec<SliceSpec> = asked
             .iter()
             .enumerate()
-            .map(|(i, asked)| slice_of(i, asked, &server))
+            .flat_map(|(i, asked)| replicas(slice_of(i, asked, &server), asked.replicas))
             .map(|mut slice| {
                 if host.isolation == Isolation::Dynamic {
                     slice.emulator_cores = slice.emulator_cores.max(1);
@@ -343,6 +372,7 @@ proptest! {
         memory in 1..=4u64,
         nics in proptest::collection::vec((0..3u32, 0..3u32), 0..4),
         asked in proptest::collection::vec(asked(5, false), 1..5),
+        headroom in select(vec![0u32, 0, 1, 3]),
     ) {
         let shape = Shape {
             nodes,
@@ -368,7 +398,11 @@ proptest! {
                 slice_of(i, &asked, &server)
             })
             .collect();
-        let spec = spec(slices);
+        let host = HostSpec {
+            headroom_cores: headroom,
+            ..HostSpec::default()
+        };
+        let spec = Slicing::new(host, slices).unwrap();
         let everything = Everything::new(&shape, &server, &spec);
         let wanted = everything.fewest_remote();
         match (plan(&spec, &server), wanted) {
@@ -479,7 +513,8 @@ impl<'a> Everything<'a> {
 
     fn place(&self, at: usize, state: State) -> Option<usize> {
         let Some(slice) = self.spec.slices.get(at) else {
-            return Some(state.remote);
+            let left: u32 = state.free.iter().map(|(cores, _)| cores).sum();
+            return (left >= self.spec.host.headroom_cores).then_some(state.remote);
         };
         let all: Vec<usize> = (0..self.free.len()).collect();
         let cells = match slice.numa {

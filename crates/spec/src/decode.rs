@@ -243,6 +243,7 @@ fn short_form(owner: &str) -> Option<&'static str> {
         ("`image`", "base"),
         ("`emulator`", "cores"),
         ("`reserve`", "cores"),
+        ("`headroom`", "cores"),
         ("`iothreads`", "count"),
         ("`resize`", "expand"),
         ("a virtio NIC", "network"),
@@ -332,6 +333,21 @@ impl<'de> Deserializer<'de> for Value<'de> {
                 let hint = format!("write `[{}]`", self.node.describe().trim_matches('`'));
                 self.expected("a list", Some(hint))
             }
+        }
+    }
+
+    /// Keys of the user's own; the reader of YAML has refused those that are there twice.
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.kind {
+            Kind::Map(entries) => visitor.visit_map(Entries {
+                entries: entries.iter().collect::<Vec<_>>().into_iter(),
+                value: None,
+                of: self,
+            }),
+            _ => self.expected(
+                "a mapping (`key: value`)",
+                Some("write `{ zone: a }`, or a line for each".into()),
+            ),
         }
     }
 
@@ -433,7 +449,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
 
     forward_to_deserialize_any! {
         i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf option unit unit_struct
-        tuple tuple_struct map identifier ignored_any
+        tuple tuple_struct identifier ignored_any
     }
 }
 

@@ -11,6 +11,7 @@
 mod decode;
 mod diagnostic;
 mod digest;
+mod fleet;
 mod guest;
 mod host;
 mod nearest;
@@ -19,15 +20,18 @@ mod replicas;
 mod rules;
 mod schema;
 mod seal;
+mod seal_fleet;
 mod seal_host;
 mod seal_nic;
 mod sealed;
 mod slip;
 mod vf;
 mod wire;
+mod wire_fleet;
 mod yaml;
 
 pub use diagnostic::{SpecError, SpecErrors};
+pub use fleet::{FleetSpec, LabelledServer, Place, Selector};
 pub use replicas::Replica;
 pub use rules::{InvalidSlicing, Path, Step, Violation};
 pub use schema::schema;

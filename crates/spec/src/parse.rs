@@ -2,8 +2,8 @@
 
 use crate::decode::{Sink, decode};
 use crate::diagnostic::{Mistake, SpecErrors};
-use crate::rules::{Violation, violations};
-use crate::seal::{Sealer, is_spec, locate};
+use crate::rules::{Violation, of_fleet, violations};
+use crate::seal::{Sealer, is_spec, place};
 use crate::sealed::{SliceSpec, Slicing};
 use crate::wire;
 use crate::yaml::{self, Node};
@@ -85,10 +85,13 @@ fn read(text: &str, sink: &Sink) -> Option<Slicing> {
         return None;
     }
     let file: wire::File = decode(&root, sink);
-    let (host, slices) = Sealer { sink, root: &root }.file(file);
+    let (host, fleet, slices) = Sealer { sink, root: &root }.file(file);
     if !slices.is_empty() {
         let numbered: Vec<(usize, &SliceSpec)> = slices.iter().map(|(i, s)| (*i, s)).collect();
-        for violation in violations(&host, &numbered) {
+        for violation in violations(&host, &numbered)
+            .into_iter()
+            .chain(of_fleet(&fleet, &numbered))
+        {
             sink.note(placed(&root, violation));
         }
     } else if sink.is_empty() {
@@ -102,7 +105,7 @@ fn read(text: &str, sink: &Sink) -> Option<Slicing> {
         return None;
     }
     let slices = slices.into_iter().map(|(_, slice)| slice).collect();
-    match Slicing::new(host, slices) {
+    match Slicing::with_fleet(host, fleet, slices) {
         Ok(slicing) => Some(slicing),
         Err(invalid) => {
             for violation in invalid.violations {
@@ -115,7 +118,7 @@ fn read(text: &str, sink: &Sink) -> Option<Slicing> {
 
 /// A violation with its place in the file.
 fn placed(root: &Node, violation: Violation) -> Mistake {
-    let span = |path| locate(root, path).0.span.clone();
+    let span = |path| place(root, path);
     let mut mistake = Mistake::new(span(&violation.at), violation.message);
     mistake.hint = violation.hint;
     if let Some((path, label)) = violation.related {

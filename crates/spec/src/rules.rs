@@ -11,6 +11,7 @@ use std::fmt;
 use bmslice_model::{ByteSize, MacAddress, count};
 use thiserror::Error;
 
+use crate::fleet::{self, FleetSpec};
 use crate::sealed::{HostSpec, Isolation, NicChoice, NicKind, NicSpec, Numa, SliceSpec};
 use crate::{guest, host};
 
@@ -59,6 +60,8 @@ pub enum Step {
     Field(&'static str),
     /// Into an element of a list, from 0.
     Index(usize),
+    /// To a key that the user chose.
+    Key(String),
 }
 
 impl Path {
@@ -71,6 +74,12 @@ impl Path {
     pub(crate) fn field(&self, name: &'static str) -> Self {
         let mut path = self.clone();
         path.0.push(Step::Field(name));
+        path
+    }
+
+    pub(crate) fn key(&self, key: &str) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Key(key.to_owned()));
         path
     }
 
@@ -88,6 +97,7 @@ impl fmt::Display for Path {
                 Step::Field(name) if i == 0 => write!(f, "{name}")?,
                 Step::Field(name) => write!(f, ".{name}")?,
                 Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(key) => write!(f, ".{key}")?,
             }
         }
         Ok(())
@@ -129,6 +139,7 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
     let mut found = Found::default();
     let root = Path::default();
     host::rules(host, &root.field("host"), &mut found);
+    fleet::headroom(host, &mut found);
     if slices.is_empty() {
         found.say(
             root.field("slices"),
@@ -136,12 +147,10 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
             "write at least one; `bmslice release` gives a server back",
         );
     }
-    let mut before = None;
-    for (i, slice) in slices {
-        // Replicas, which have one place, differ in nothing that these rules look at.
-        if before.replace(i) == Some(i) {
-            continue;
-        }
+    // Replicas, which have one place, differ in nothing that most rules look at.
+    let mut once = slices.to_vec();
+    once.dedup_by_key(|(i, _)| *i);
+    for (i, slice) in &once {
         let at = root.field("slices").index(*i);
         cpu_rules(slice, &at, &mut found);
         if host.isolation == Isolation::Dynamic && slice.emulator_cores == 0 {
@@ -160,19 +169,30 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
         guest::rules(slice, &at, &mut found);
     }
     unique_names(slices, &mut found);
-    one_pool(slices, &mut found);
+    one_pool(&once, &mut found);
     unique_devices(slices, &mut found);
     apart_on_one(slices, &mut found);
     found.0
 }
 
+/// Every rule of a fleet that does not hold; of its servers, and of slices that select them.
+pub(crate) fn of_fleet(fleet: &FleetSpec, slices: &[(usize, &SliceSpec)]) -> Vec<Violation> {
+    let mut found = Found::default();
+    fleet::rules(fleet, slices, &mut found);
+    found.0
+}
+
 /// A host name as `hostname(7)` has it: up to 253 letters, digits, dots and hyphens.
-fn server_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
-    let Some(server) = &slice.server else { return };
+pub(crate) fn is_host_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
     let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let ends = outer(server.chars().next()) && outer(server.chars().next_back());
-    if server.len() > 253 || !ends || !server.chars().all(inner) {
+    let ends = outer(name.chars().next()) && outer(name.chars().next_back());
+    name.len() <= 253 && ends && name.chars().all(inner)
+}
+
+fn server_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let Some(server) = &slice.server else { return };
+    if !is_host_name(server) {
         found.say(
             at.field("server"),
             format!("`{}` is no host name", crate::diagnostic::shown(server)),

@@ -9,6 +9,7 @@ use bmslice_model::{ByteSize, ByteSizeError, NumaNodeId, SliceName, TenantName};
 
 use crate::decode::{Field, Sink};
 use crate::diagnostic::{Mistake, Span, shown};
+use crate::fleet::FleetSpec;
 use crate::replicas::Written;
 use crate::rules::{Path, Step};
 use crate::sealed::{
@@ -36,18 +37,39 @@ pub(crate) struct Sealer<'a> {
 /// The node at a path, or the nearest one above it; for a mapping's element its key would do as
 /// well, but the value is what is wrong.
 pub(crate) fn locate<'a>(root: &'a Node, path: &Path) -> (&'a Node, usize) {
+    walk(root, path.steps())
+}
+
+/// Where a path's node stands, with the key that the user chose for it.
+pub(crate) fn place(root: &Node, path: &Path) -> Span {
+    let span = locate(root, path).0.span.clone();
+    let Some((Step::Key(name), above)) = path.steps().split_last() else {
+        return span;
+    };
+    let Kind::Map(entries) = &walk(root, above).0.kind else {
+        return span;
+    };
+    let key = entries.iter().find(|(key, _)| key.text == *name);
+    match key {
+        Some((key, _)) if key.span.start < span.start => key.span.start..span.end,
+        _ => span,
+    }
+}
+
+fn walk<'a>(root: &'a Node, steps: &[Step]) -> (&'a Node, usize) {
     let mut node = root;
-    for (depth, step) in path.steps().iter().enumerate() {
+    for (depth, step) in steps.iter().enumerate() {
         let next = match step {
             Step::Field(name) => node.get(name),
             Step::Index(index) => node.item(*index),
+            Step::Key(key) => node.get(key),
         };
         match next {
             Some(next) => node = next,
             None => return (node, depth),
         }
     }
-    (node, path.steps().len())
+    (node, steps.len())
 }
 
 /// Whether this document is a spec at all: a wrong `apiVersion` or `kind` makes every other field
@@ -83,7 +105,7 @@ pub(crate) fn is_spec(root: &Node, sink: &Sink) -> bool {
 impl Sealer<'_> {
     /// The host, and the slices with their places in the list: a slice that is no mapping is left
     /// out.
-    pub(crate) fn file(&self, file: wire::File) -> (HostSpec, Vec<(usize, SliceSpec)>) {
+    pub(crate) fn file(&self, file: wire::File) -> (HostSpec, FleetSpec, Vec<(usize, SliceSpec)>) {
         let root = Path::default();
         self.required(
             file.api_version,
@@ -92,7 +114,9 @@ impl Sealer<'_> {
             "`apiVersion: bmslice/v1`",
         );
         self.required(file.kind, &root, "kind", "`kind: Slicing`");
-        let host = self.host(file.host);
+        let mut host = self.host(file.host);
+        let (fleet, headroom_cores) = self.fleet(file.fleet);
+        host.headroom_cores = headroom_cores;
         let written = self.required(file.slices, &root, "slices", "a list of slices");
         let mut explicit_tenants = Vec::new();
         let mut own_tenants = Vec::new();
@@ -114,9 +138,11 @@ impl Sealer<'_> {
                 _ => None,
             };
             let written = Written::of(&slice);
-            let Some(slice) = self.slice(slice, &at, i) else {
+            let selector = slice.selector.clone();
+            let Some(mut slice) = self.slice(slice, &at, i) else {
                 continue;
             };
+            slice.selector = self.selector(selector, &fleet, &at.field("selector"));
             match tenant {
                 Some(_) => explicit_tenants.push((slice.tenant.clone(), slice.name.clone())),
                 None => own_tenants.push((slice.name.clone(), at.field("name"))),
@@ -139,12 +165,12 @@ impl Sealer<'_> {
                 );
             }
         }
-        (host, slices)
+        (host, fleet, slices)
     }
 
     /// The span of a path's node; of what is above when it is not there.
     pub(crate) fn span(&self, path: &Path) -> Span {
-        locate(self.root, path).0.span.clone()
+        place(self.root, path)
     }
 
     /// A field that must be there; notes when it is not.
@@ -167,8 +193,10 @@ impl Sealer<'_> {
                 let owner_name = match owner.steps().last() {
                     None => "the spec".into(),
                     Some(Step::Field(name)) => format!("`{name}`"),
+                    Some(Step::Key(key)) => format!("`{}`", shown(key)),
                     Some(Step::Index(_)) => match owner.steps() {
                         [Step::Field("slices"), _] => "the slice".into(),
+                        [Step::Field("fleet"), ..] => "the server".into(),
                         _ => "this element".to_owned(),
                     },
                 };
@@ -331,6 +359,8 @@ impl Sealer<'_> {
             apart: Self::text(slice.apart),
             name,
             replica: None,
+            // The fleet's to tell.
+            selector: None,
         })
     }
 

@@ -24,6 +24,7 @@ impl Sealer<'_> {
         HostSpec {
             reserve_cores: cores,
             reserve_per_numa: per_numa,
+            headroom_cores: default.headroom_cores,
             isolation: match host.isolation {
                 Field::Given(wire::Isolation::Dynamic, _) => Isolation::Dynamic,
                 Field::Given(wire::Isolation::None, _) => Isolation::None,

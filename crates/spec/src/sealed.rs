@@ -5,6 +5,7 @@ use bmslice_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::{FleetSpec, Selector};
 use crate::replicas::Replica;
 use crate::rules::InvalidSlicing;
 use crate::vf::VfRules;
@@ -21,6 +22,8 @@ pub struct Slicing(SlicingFields);
 pub struct SlicingFields {
     /// The host's own share and how the rest is kept quiet.
     pub host: HostSpec,
+    /// How several servers are filled, and their labels.
+    pub fleet: FleetSpec,
     /// The slices in the order of the file; names are unique.
     pub slices: Vec<SliceSpec>,
     /// `sha256:…` of the meaning of the file: comments, order of keys and white space do not count.
@@ -41,10 +44,31 @@ impl Slicing {
     /// # Errors
     /// [`InvalidSlicing`] with every rule that does not hold.
     pub fn new(host: HostSpec, slices: Vec<SliceSpec>) -> Result<Self, InvalidSlicing> {
-        Self::holds(&host, &slices)?;
-        let digest = crate::digest::digest(&host, &slices);
+        Self::with_fleet(host, FleetSpec::default(), slices)
+    }
+
+    /// A slicing for several servers: that of one of them is [`Slicing::new`] of its slices, whose
+    /// selectors know where they may be.
+    ///
+    /// # Errors
+    /// [`InvalidSlicing`] with every rule that does not hold.
+    pub fn with_fleet(
+        host: HostSpec,
+        fleet: FleetSpec,
+        slices: Vec<SliceSpec>,
+    ) -> Result<Self, InvalidSlicing> {
+        let numbered: Vec<(usize, &SliceSpec)> = slices.iter().enumerate().collect();
+        let mut violations = crate::rules::violations(&host, &numbered);
+        if !fleet.is_empty() {
+            violations.extend(crate::rules::of_fleet(&fleet, &numbered));
+        }
+        if !violations.is_empty() {
+            return Err(InvalidSlicing { violations });
+        }
+        let digest = crate::digest::digest(&host, &fleet, &slices);
         Ok(Self(SlicingFields {
             host,
+            fleet,
             slices,
             digest,
         }))
@@ -73,6 +97,10 @@ pub struct HostSpec {
     pub reserve_cores: u32,
     /// That many on each NUMA node (the default), or in all.
     pub reserve_per_numa: bool,
+    /// Whole cores that nobody has, beside the reserve, on a server with slices: `fleet.headroom`,
+    /// kept by each server on its own.
+    #[serde(skip_serializing_if = "is_none_of")]
+    pub headroom_cores: u32,
     /// How the slices' CPUs are kept free of host work.
     pub isolation: Isolation,
     /// Whether the tick and RCU's callbacks leave the slices' CPUs too; only with isolation at boot.
@@ -101,11 +129,17 @@ fn is_usual_deadline(minutes: &u32) -> bool {
     *minutes == FALL_BACK_MINUTES
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_none_of(cores: &u32) -> bool {
+    *cores == 0
+}
+
 impl Default for HostSpec {
     fn default() -> Self {
         Self {
             reserve_cores: 1,
             reserve_per_numa: true,
+            headroom_cores: 0,
             isolation: Isolation::Boot,
             tickless: false,
             settings: KernelSettings::default(),
@@ -253,6 +287,9 @@ pub struct SliceSpec {
     /// The group of slices no two of which share a server (planning rule 11).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apart: Option<String>,
+    /// The labels that its server must have; `None` is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
 }
 
 /// How vCPUs use sibling threads (planning rule 4).

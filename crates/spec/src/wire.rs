@@ -27,6 +27,8 @@ pub(crate) struct File {
     pub kind: Field<String>,
     /// The host's own share, and how the rest is kept free of its work.
     pub host: Field<Host>,
+    /// What holds for servers that are planned together.
+    pub fleet: Field<crate::wire_fleet::Fleet>,
     /// The slices: guests that own their cores, memory and NICs.
     #[schemars(length(min = 1))]
     pub slices: Field<Vec<Field<Slice>>>,
@@ -180,6 +182,9 @@ pub(crate) struct Slice {
     /// goes to another of the servers that are planned together.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
     pub apart: Field<String>,
+    /// Only servers that `fleet.servers` gives all of these labels: `selector: { zone: a }`.
+    #[schemars(extend("minProperties" = 1))]
+    pub selector: Field<crate::wire_fleet::Labels>,
     /// Where in the server.
     #[schemars(extend("default" = "single"))]
     pub numa: Field<Numa>,

@@ -33,13 +33,17 @@ fn examples_are_valid() {
 fn schema_and_parser_refuse_the_same_forms() {
     let validator = jsonschema::draft202012::new(&schema()).unwrap();
     let good = json_of(EVERYTHING);
-    let bad: [(&str, Value); 15] = [
+    let bad: [(&str, Value); 19] = [
         ("/apiVersion", json!("bmslice/v2")),
         ("/slices", json!([])),
         ("/slices/0/colour", json!("blue")),
         ("/slices/0/vcpus", json!(0)),
         ("/slices/0/vcpus", json!("8")),
         ("/slices/2/replicas", json!(0)),
+        ("/slices/2/selector", json!({})),
+        ("/slices/2/selector/zone", json!(["a"])),
+        ("/fleet/place", json!("even")),
+        ("/fleet/headroom/cores", json!(1025)),
         ("/slices/0/name", json!("a b")),
         ("/slices/0/memory/size", json!("8GB")),
         ("/slices/0/memory/hugepages", json!("4MiB")),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use bmslice_model::{ByteSize, MacAddress};
-use bmslice_spec::{HostSpec, NicKind, Slicing};
+use bmslice_spec::{HostSpec, InvalidSlicing, NicKind, Slicing};
 use proptest::prelude::*;
 
 const EXAMPLES: [&str; 3] = [
@@ -31,10 +31,16 @@ fn the_digest_is_of_the_meaning() {
     }
 }
 
+/// The same, made of its parts.
+fn again(slicing: &Slicing) -> Result<Slicing, InvalidSlicing> {
+    let (host, fleet) = (slicing.host.clone(), slicing.fleet.clone());
+    Slicing::with_fleet(host, fleet, slicing.slices.clone())
+}
+
 #[test]
 fn a_program_cannot_make_what_a_file_may_not_say() {
     let slicing = Slicing::parse("a", EXAMPLES[2]).unwrap();
-    let made = Slicing::new(slicing.host.clone(), slicing.slices.clone()).unwrap();
+    let made = again(&slicing).unwrap();
     assert_eq!(made, slicing);
 
     let mut slices = slicing.slices.clone();
@@ -148,8 +154,7 @@ proptest! {
         match Slicing::parse("a.yaml", &text) {
             // What is accepted keeps every rule.
             Ok(slicing) => {
-                let again = Slicing::new(slicing.host.clone(), slicing.slices.clone());
-                prop_assert_eq!(again.unwrap(), slicing);
+                prop_assert_eq!(again(&slicing).unwrap(), slicing);
             }
             Err(errors) => {
                 prop_assert!(!errors.errors().is_empty());

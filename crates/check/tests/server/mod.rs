@@ -234,6 +234,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
         server: None,
         apart: None,
         replica: None,
+        selector: None,
     }
 }
 
@@ -254,6 +255,7 @@ pub fn host_spec() -> HostSpec {
     HostSpec {
         reserve_cores: 1,
         reserve_per_numa: true,
+        headroom_cores: 2,
         isolation: Isolation::Boot,
         settings: bmslice_spec::KernelSettings::default(),
         images: "/images".into(),

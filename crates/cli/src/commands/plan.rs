@@ -57,7 +57,8 @@ pub struct Arguments {
     /// moved guests restart
     #[arg(long)]
     pub repack: bool,
-    /// Of several servers, fill the emptiest first instead of one after the other
+    /// Of several servers, fill the emptiest first instead of one after the other, as `place: spread`
+    /// in the spec's `fleet` does: first those with the fewest slices of the same tenant
     #[arg(long)]
     pub spread: bool,
     /// Also write the plan to this file, whole or not at all; what is there is replaced only when

@@ -37,7 +37,8 @@ impl Ceiling {
             bound: packing
                 .bound
                 .min(by_nics(seats, &slices))
-                .min(by_groups(seats, &slices)),
+                .min(by_groups(seats, &slices))
+                .min(by_cores(seats, &slices)),
             packing,
             slices,
         }
@@ -131,7 +132,10 @@ fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
         let total = facts.map_or(0, |facts| facts.memory_total.bytes());
         (total.max(pages.sum()), facts.map(|facts| facts.id))
     };
+    let alone = cores.by_node.len() == 1;
     let all = cores.by_node.iter().enumerate().map(|(at, &full)| {
+        let headroom = if alone { host.headroom_cores } else { 0 };
+        let full = full.saturating_sub(headroom);
         let (mut memory, id) = of_node(at);
         if let Ok(there) = &memory_there {
             let kept = &there.nodes[at];
@@ -234,4 +238,23 @@ fn by_groups(seats: &Seats<'_>, slices: &[usize]) -> u64 {
     let servers = seats.members.len();
     let each = groups.into_values().map(|size| size.min(servers));
     (free + each.sum::<usize>()) as u64
+}
+
+/// A bound from whole cores, of which some stay free on each server: those that take the fewest
+/// first, as long as there are cores. Without headroom the numbers of nodes tell more.
+fn by_cores(seats: &Seats<'_>, slices: &[usize]) -> u64 {
+    if seats.spec.host.headroom_cores == 0 {
+        return u64::MAX;
+    }
+    let each = seats.cores.iter().flatten().map(|cores| cores.all().max(0));
+    let mut left = u64::try_from(each.sum::<i64>()).unwrap_or(0);
+    let takes = slices.iter().map(|&slice| seats.kinds.least(slice));
+    let mut takes: Vec<u64> = takes.map(u64::from).collect();
+    takes.sort_unstable();
+    let fit = takes.into_iter().take_while(|&cores| {
+        let enough = cores <= left;
+        left = left.saturating_sub(cores);
+        enough
+    });
+    fit.count() as u64
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use bmslice_inventory::Inventory;
 use bmslice_model::SliceName;
 use bmslice_plan::Plan;
-use bmslice_spec::Slicing;
+use bmslice_spec::{Place, Slicing};
 use thiserror::Error;
 
 use crate::refusal::Refusal;
@@ -50,8 +50,17 @@ pub enum Fill {
     /// One after the other, so that whole servers stay free.
     #[default]
     Pack,
-    /// The emptiest first.
+    /// For each slice the one with the fewest slices of its tenant first, then the emptiest.
     Spread,
+}
+
+impl From<Place> for Fill {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Pack => Self::Pack,
+            Place::Spread => Self::Spread,
+        }
+    }
 }
 
 /// How several servers are planned.
@@ -77,7 +86,8 @@ pub struct Share {
 pub struct Unplaced {
     /// Which.
     pub slice: SliceName,
-    /// On how many servers it may be; 0 when its `server` is none of these.
+    /// On how many servers it may be; 0 when its `server` is none of these, or none of these has the
+    /// labels that it selects by.
     pub eligible: usize,
     /// By server, for the first few of them: why not there.
     pub why: Vec<(String, Refusal)>,

@@ -3,7 +3,7 @@
 //! Takes seats in which it has none; gives for each server what cannot hold together there, and the
 //! nearest change. Nothing is proposed that was not tried beside all that has a place.
 
-use bmslice_spec::SliceSpec;
+use bmslice_spec::{SliceSpec, Slicing};
 
 use super::seats::{Seats, part};
 use super::{Placement, Unplaced};
@@ -47,7 +47,7 @@ fn nearest_of_any(
     seats: &mut Seats<'_>,
     slice: usize,
     eligible: &[usize],
-    with: &dyn Fn(&Seats<'_>, usize) -> Option<bmslice_spec::Slicing>,
+    with: &dyn Fn(&Seats<'_>, usize) -> Option<Slicing>,
 ) -> Option<(String, Change)> {
     let (spec, members) = (seats.spec, seats.members);
     let name = &spec.slices[slice].name;
@@ -55,6 +55,8 @@ fn nearest_of_any(
     let mut found: Vec<(usize, usize, usize, Change)> = Vec::new();
     if let Some(change) = any_server(seats, slice) {
         found.push((0, 0, 0, change));
+    } else if let Some((server, change)) = any_labels(seats, slice) {
+        found.push((0, 0, server, change));
     }
     let mut servers = eligible.to_vec();
     servers.sort_by_key(|&server| (seats.on(server).len(), server));
@@ -98,24 +100,46 @@ fn nearest_of_any(
 }
 
 /// Another server than the named one, that has room as things are.
-fn any_server(seats: &mut Seats<'_>, slice: usize) -> Option<Change> {
-    let spec = seats.spec;
-    spec.slices[slice].server.as_ref()?;
-    let name = spec.slices[slice].written().clone();
+fn any_server(seats: &Seats<'_>, slice: usize) -> Option<Change> {
+    let asked = &seats.spec.slices[slice];
+    asked.server.as_ref()?;
     (0..seats.members.len()).find_map(|server| {
-        let member = &seats.members[server];
         let change = Change::AnyServer {
-            slice: name.clone(),
-            server: member.name().to_owned(),
+            slice: asked.written().clone(),
+            server: seats.members[server].name().to_owned(),
         };
-        let mut list = seats.on(server).to_vec();
-        list.push(slice);
-        list.sort_unstable();
-        let changed = change.apply(spec)?;
-        let slices: Vec<&SliceSpec> = list.iter().map(|&at| &changed.slices[at]).collect();
-        let fits = seats.standing[server].fits(&spec.host, &slices, Running::Stays);
-        (fits && holds_elsewhere(seats, slice, server, &change)).then_some(change)
+        holds_beside(seats, slice, server, &change).then_some(change)
     })
+}
+
+/// A server without the labels, that has room as things are.
+fn any_labels(seats: &Seats<'_>, slice: usize) -> Option<(usize, Change)> {
+    let asked = &seats.spec.slices[slice];
+    asked.selector.as_ref()?;
+    let change = Change::AnyLabels {
+        slice: asked.written().clone(),
+    };
+    let mut servers = 0..seats.members.len();
+    let server = servers.find(|&server| holds_beside(seats, slice, server, &change))?;
+    Some((server, change))
+}
+
+/// Whether a slice with a change has room on a server as things are.
+fn holds_beside(seats: &Seats<'_>, slice: usize, server: usize, change: &Change) -> bool {
+    let mut list = seats.on(server).to_vec();
+    list.push(slice);
+    list.sort_unstable();
+    let mut slices: Vec<SliceSpec> = list
+        .iter()
+        .map(|&at| seats.spec.slices[at].clone())
+        .collect();
+    let mut host = seats.spec.host.clone();
+    change.make(&mut host, &mut slices);
+    let holds = Slicing::holds(&host, &slices).is_ok();
+    let slices: Vec<&SliceSpec> = slices.iter().collect();
+    holds
+        && seats.standing[server].fits(&host, &slices, Running::Stays)
+        && holds_elsewhere(seats, slice, server, change)
 }
 
 /// Whether a change, which changes all slices that are written as one, leaves those on other servers

@@ -31,6 +31,8 @@ pub(super) struct Cores {
     pub by_node: Vec<u32>,
     /// The number by which [`Kinds`] knows its classes.
     classes: usize,
+    /// Of all of them so many stay free.
+    headroom: u32,
 }
 
 impl Cores {
@@ -41,11 +43,14 @@ impl Cores {
                 .map(|cores| u32::try_from(cores).unwrap_or(u32::MAX))
                 .collect(),
             classes: kinds.number(spec, &server.classes),
+            headroom: spec.host.headroom_cores,
         }
     }
 
-    fn all(&self) -> i64 {
-        self.by_node.iter().map(|&cores| i64::from(cores)).sum()
+    /// Those that slices may take.
+    pub fn all(&self) -> i64 {
+        let all: i64 = self.by_node.iter().map(|&cores| i64::from(cores)).sum();
+        all - i64::from(self.headroom)
     }
 }
 
@@ -136,9 +141,21 @@ impl<'a> Seats<'a> {
             .rev()
             .map(|at| (members[at].name(), at))
             .collect();
+        let selected = |slice: &SliceSpec, server: &usize| {
+            let name = members[*server].name();
+            let selector = slice.selector.as_ref();
+            selector.is_none_or(|selector| selector.allows(name))
+        };
         let eligible = spec.slices.iter().map(|slice| match &slice.server {
-            None => (0..members.len()).collect(),
-            Some(name) => by_name.get(name.as_str()).copied().into_iter().collect(),
+            None => (0..members.len())
+                .filter(|server| selected(slice, server))
+                .collect(),
+            Some(name) => by_name
+                .get(name.as_str())
+                .copied()
+                .filter(|server| selected(slice, server))
+                .into_iter()
+                .collect(),
         });
         Self {
             now: Seating {
@@ -410,7 +427,7 @@ impl<'a> Seats<'a> {
 
     /// The servers for a slice that may have the cores, the best first.
     fn preferred(&self, slice: usize, at_once: bool) -> Vec<usize> {
-        let mut servers: Vec<(bool, bool, i64, usize)> = Vec::new();
+        let mut servers: Vec<(bool, usize, i64, usize)> = Vec::new();
         for &server in self.eligible(slice) {
             if self.cores[server].is_none() {
                 continue;
@@ -419,15 +436,24 @@ impl<'a> Seats<'a> {
             if at_once && left < self.needs(slice, server) {
                 continue;
             }
-            let empty = self.now.lists[server].is_empty();
+            let list = &self.now.lists[server];
             let away = self.homes[slice] != Some(server);
             servers.push(match self.options.fill {
-                Fill::Pack => (away, empty, left, server),
-                Fill::Spread => (away, false, -left, server),
+                Fill::Pack => (away, usize::from(list.is_empty()), left, server),
+                Fill::Spread => (away, self.of_tenant(slice, list), -left, server),
             });
         }
         servers.sort_unstable();
         servers.into_iter().map(|(.., server)| server).collect()
+    }
+
+    /// How many others of its tenant are among these.
+    fn of_tenant(&self, slice: usize, list: &[usize]) -> usize {
+        let tenant = |at: usize| &self.spec.slices[at].tenant;
+        let others = list.iter().filter(|&&other| other != slice);
+        others
+            .filter(|&&other| tenant(other) == tenant(slice))
+            .count()
     }
 
     /// Finds a seat, if need be by moving others on, `depth` deep. Nothing is changed without one.

@@ -268,6 +268,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         server: None,
         apart: None,
         replica: None,
+        selector: None,
     }
 }
 
