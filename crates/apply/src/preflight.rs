@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bmslice_host::{HostError, Machine};
-use bmslice_inventory::{BootLoader, HostNeed, Inventory, PciFunction};
+use bmslice_inventory::{HostNeed, Inventory, PciFunction};
 use bmslice_model::{ByteSize, PciAddress};
 use bmslice_plan::{DeviceRef, Fingerprint, NicPlan, Plan, SlicePlan};
 use bmslice_spec::Isolation;
@@ -17,6 +17,8 @@ use crate::journal::Ledger;
 use crate::paths::PLAN;
 use crate::site::Look;
 use crate::step::{Observation, Step};
+
+mod loader;
 
 /// What stands in the way of these steps; empty when nothing does.
 ///
@@ -52,7 +54,7 @@ pub fn preflight(
     }
     problems.extend(devices(inventory, plan));
     problems.extend(isolation(plan));
-    problems.extend(reboot(look, inventory, steps));
+    problems.extend(loader::refused(look, inventory, steps));
     if phase == Phase::All {
         problems.extend(space(look, steps)?);
         // Whatever asks libvirt comes last, and not at all when it does not answer.
@@ -271,43 +273,6 @@ fn isolation(plan: &Plan) -> Vec<Problem> {
             .hint("give it `emulator: { cores: 1 }`, or write `isolation: boot` in the spec")
         })
         .collect()
-}
-
-/// Kernel arguments that are not in force, and a boot loader that cannot be given them.
-fn reboot(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) -> Option<Problem> {
-    let reboot = steps.iter().find_map(|step| {
-        if let Step::Reboot(reboot) = step {
-            Some(reboot)
-        } else {
-            None
-        }
-    })?;
-    if reboot.lacking(look).is_empty() {
-        return None;
-    }
-    let what = match &inventory.boot.loader {
-        BootLoader::Grub {
-            drop_ins: Some(_), ..
-        }
-        | BootLoader::SystemdBoot { entries: Some(_) } => return None,
-        BootLoader::Grub { drop_ins: None, .. } => "a GRUB that reads no `/etc/default/grub.d`",
-        BootLoader::Bls => "boot loader entries (`grubby`)",
-        BootLoader::Ostree => "rpm-ostree",
-        // Only root may look into most EFI system partitions.
-        BootLoader::SystemdBoot { entries: None } if !look.machine.is_root() => return None,
-        BootLoader::SystemdBoot { entries: None } => "systemd-boot without entries to be found",
-        BootLoader::Unknown => "no boot loader that is known here",
-    };
-    let args: Vec<&str> = reboot.args.iter().map(|arg| arg.as_str()).collect();
-    Some(
-        Problem::new(format!(
-            "the plan needs kernel arguments, and this host has {what}, for which this bmslice cannot write them"
-        ))
-        .hint(format!(
-            "add `{}` to the kernel's arguments by hand, reboot, and apply again",
-            args.join(" ")
-        )),
-    )
 }
 
 /// Slices that are in force here and not in the plan.

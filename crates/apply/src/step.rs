@@ -118,6 +118,9 @@ pub enum Before {
         was_there: bool,
         /// What stands in for it where it was not.
         stand_in: String,
+        /// GRUB's `next_entry`, where GRUB reads the entries: often there, and empty.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_entry: Option<String>,
     },
     /// A unit.
     Unit {

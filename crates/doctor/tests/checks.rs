@@ -5,7 +5,9 @@
 )]
 
 use bmslice_doctor::{Finding, Level, Outcome, examine, is_fit};
-use bmslice_inventory::{BootLoader, CapturedInventory, HostNeed, Inventory, LibvirtFacts};
+use bmslice_inventory::{
+    BlsObstacle, BootLoader, CapturedInventory, HostNeed, Inventory, LibvirtFacts,
+};
 use bmslice_model::{ByteSize, CpuSet, IommuGroupId};
 
 /// The document's server, with libvirt asked, a VM made and nothing noted.
@@ -200,9 +202,20 @@ fn an_iommu_that_is_off_can_be_turned_on_or_not() {
 }
 
 #[test]
-fn only_grub_with_drop_ins_and_systemd_boot_with_entries_are_written() {
+fn only_grub_with_drop_ins_or_entries_and_systemd_boot_with_entries_are_written() {
     for loader in [
-        BootLoader::Bls,
+        BootLoader::Bls {
+            entries: Some("/boot/loader/entries".into()),
+            env: Some("/boot/grub2/grubenv".into()),
+            obstacle: Some(BlsObstacle::ReadOnly {
+                why: "it is on btrfs".into(),
+            }),
+        },
+        BootLoader::Bls {
+            entries: None,
+            env: None,
+            obstacle: None,
+        },
         BootLoader::Ostree,
         BootLoader::SystemdBoot { entries: None },
         BootLoader::Unknown,
@@ -213,6 +226,18 @@ fn only_grub_with_drop_ins_and_systemd_boot_with_entries_are_written() {
     ] {
         assert_eq!(says("boot-loader", |i| i.boot.loader = loader).0, "fails");
     }
+    assert_eq!(
+        says("boot-loader", |i| i.boot.loader = BootLoader::Bls {
+            entries: Some("/boot/loader/entries".into()),
+            env: Some("/boot/grub2/grubenv".into()),
+            obstacle: None,
+        }),
+        (
+            "holds",
+            "GRUB, with entries in /boot/loader/entries and its block in /boot/grub2/grubenv"
+                .into()
+        )
+    );
     let entries = Some("/boot/efi/loader/entries".to_owned());
     assert_eq!(
         says("boot-loader", |i| i.boot.loader =

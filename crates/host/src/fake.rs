@@ -42,10 +42,12 @@
 //! Its clock moves by [`Machine::sleep`] (and a little at each look), so no test waits.
 
 mod attributes;
+mod blscfg;
 mod cgroup;
 mod commands;
 mod domain;
 mod drivers;
+mod env_block;
 mod faults;
 mod grub;
 mod grub_script;

@@ -7,6 +7,7 @@ use bmslice_host::Root;
 use bmslice_model::{CpuSet, KernelCmdline};
 
 use crate::facts::{BootFacts, BootLoader, PciFunction};
+use crate::grub;
 use crate::scan::Scan;
 
 /// Reads arguments, loader and isolation.
@@ -69,7 +70,7 @@ fn loader(scan: &mut Scan) -> BootLoader {
         return systemd_boot(scan);
     }
     let entries = scan
-        .list("/boot/loader/entries")
+        .list(grub::ENTRIES)
         .iter()
         .any(|name| name.ends_with(".conf"));
     let program = |name: &str| {
@@ -79,7 +80,7 @@ fn loader(scan: &mut Scan) -> BootLoader {
             .find(|path| scan.root.exists(path))
     };
     if entries && program("grubby").is_some() {
-        return BootLoader::Bls;
+        return grub::bls(scan);
     }
     let config = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"]
         .into_iter()

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use bmslice_model::{
-    ByteSize, CpuId, CpuSet, IommuGroupId, KernelCmdline, MacAddress, NumaNodeId, PciAddress, PciId,
+    ByteSize, CpuId, CpuSet, IommuGroupId, MacAddress, NumaNodeId, PciAddress, PciId,
 };
 use serde::{Deserialize, Serialize};
 
+mod boot;
 mod device;
 mod host;
 mod interface;
@@ -15,6 +16,7 @@ mod nic;
 mod node;
 mod power;
 
+pub use boot::*;
 pub use device::*;
 pub use host::*;
 pub use interface::*;
@@ -328,67 +330,6 @@ pub struct Sriov {
     /// The VFs that exist, by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vfs: Vec<PciAddress>,
-}
-
-/// How the host boots, and with what.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BootFacts {
-    /// `/proc/cmdline`.
-    #[serde(default)]
-    pub cmdline: KernelCmdline,
-    /// What writes the next boot's arguments.
-    pub loader: BootLoader,
-    /// `/sys/devices/system/cpu/isolated`.
-    #[serde(default)]
-    pub isolated: CpuSet,
-    /// `/sys/devices/system/cpu/nohz_full`.
-    #[serde(default)]
-    pub nohz_full: CpuSet,
-    /// Whether any IOMMU group exists.
-    #[serde(default)]
-    pub iommu: bool,
-    /// Firmware's tables that describe an IOMMU (`DMAR`, `IVRS`, `IORT`, `VIOT`), as
-    /// `/sys/firmware/acpi/tables` lists them: with one of them the IOMMU can be turned on. `None`
-    /// when that folder could not be listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iommu_tables: Option<Vec<String>>,
-    /// 1 or 2, when `/sys/fs/cgroup` tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<u32>,
-}
-
-/// What boots the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    tag = "kind",
-    deny_unknown_fields
-)]
-pub enum BootLoader {
-    /// GRUB whose configuration `update-grub` (or `grub2-mkconfig`) writes.
-    Grub {
-        /// The generated configuration: `/boot/grub/grub.cfg`.
-        config: String,
-        /// Where drop-ins are read from: `/etc/default/grub.d`; `None` when this GRUB reads none.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        drop_ins: Option<String>,
-    },
-    /// Boot loader specification entries, through `grubby`.
-    Bls,
-    /// rpm-ostree.
-    Ostree,
-    /// systemd-boot with kernel-install.
-    SystemdBoot {
-        /// Where its entries (Type #1) are: `/boot/efi/loader/entries`; `None` when there are none,
-        /// or none that may be read.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        entries: Option<String>,
-    },
-    /// Nothing that is known.
-    #[default]
-    Unknown,
 }
 
 /// KVM, QEMU and libvirt.

@@ -16,6 +16,7 @@ mod ethtool;
 mod facts;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod grub;
 mod host;
 mod hypervisor;
 mod libvirt;
@@ -38,6 +39,7 @@ pub use capture::{Capture, CaptureError};
 pub use contradictions::{Contradiction, contradictions};
 pub use ethtool::nic_channels;
 pub use facts::*;
+pub use grub::grub_cannot_write;
 pub use libvirt::libvirt_facts;
 pub use quiet::{FIXED_INTERRUPTS, Interrupt, KernelThread, interrupts, kernel_threads};
 pub use read::{CapturedInventory, LiveInventory, Probes, ReadError, read};

@@ -6,7 +6,7 @@
 
 mod tree;
 
-use bmslice_inventory::{BootLoader, CapturedInventory, Probes, ReadError};
+use bmslice_inventory::{BlsObstacle, BootLoader, CapturedInventory, Probes, ReadError};
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use tree::{AHCI, I350, Tree, X540, function, notes, seed_server};
 
@@ -353,6 +353,11 @@ fn boot_loaders_are_told_apart() {
         change(&tree);
         tree.read().boot.loader
     };
+    let bls = |env: Option<&str>, obstacle| BootLoader::Bls {
+        entries: Some("/boot/loader/entries".into()),
+        env: env.map(str::to_owned),
+        obstacle,
+    };
     let grub = |drop_ins: Option<&str>| BootLoader::Grub {
         config: "/boot/grub/grub.cfg".into(),
         drop_ins: drop_ins.map(Into::into),
@@ -383,7 +388,53 @@ fn boot_loaders_are_told_apart() {
             t.file("/boot/loader/entries/fedora.conf", "title Fedora")
                 .file("/usr/sbin/grubby", "");
         }),
-        BootLoader::Bls
+        bls(None, Some(BlsObstacle::NoBlock))
+    );
+    // As Fedora is installed, with a partition of ext4 for `/boot`.
+    let fedora = |t: &Tree, fs: &str, options: &str| {
+        t.file(
+            "/boot/loader/entries/8a1f-6.8.5-301.fc40.x86_64.conf",
+            format!("title Fedora Linux\nlinux /vmlinuz\noptions {options}"),
+        )
+        .file("/boot/grub2/grubenv", "# GRUB Environment Block")
+        .file(
+            "/proc/self/mountinfo",
+            format!(
+                "22 1 8:1 / / rw - btrfs /dev/sda1 rw\n23 22 8:2 / /boot rw - {fs} /dev/sda2 rw"
+            ),
+        )
+        .file("/usr/sbin/grubby", "");
+    };
+    let env = "/boot/grub2/grubenv";
+    let entry = "/boot/loader/entries/8a1f-6.8.5-301.fc40.x86_64.conf";
+    assert_eq!(
+        loader(&|t| fedora(t, "ext4", "root=UUID=1 ro $tuned_params")),
+        bls(Some(env), None)
+    );
+    let why = "it is on btrfs".to_owned();
+    assert_eq!(
+        loader(&|t| fedora(t, "btrfs", "root=UUID=1 ro")),
+        bls(Some(env), Some(BlsObstacle::ReadOnly { why }))
+    );
+    assert_eq!(
+        loader(&|t| fedora(t, "xfs", "$kernelopts $tuned_params")),
+        bls(
+            Some(env),
+            Some(BlsObstacle::Variable {
+                entry: entry.into()
+            })
+        ),
+        "RHEL 8"
+    );
+    // RHEL 8 on EFI keeps its block where its GRUB is.
+    assert_eq!(
+        loader(&|t| {
+            fedora(t, "ext4", "root=UUID=1");
+            t.remove(env)
+                .file("/boot/efi/EFI/redhat/grubenv", "# GRUB Environment Block")
+                .link(env, "../efi/EFI/redhat/grubenv");
+        }),
+        bls(Some("/boot/efi/EFI/redhat/grubenv"), None)
     );
     assert_eq!(
         loader(&|t| {

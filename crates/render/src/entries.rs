@@ -7,6 +7,7 @@
 //!   one piece. So a text tells by itself which words are ours, also when kernel-install has copied
 //!   them into an entry of its own;
 //! * put in and taken out again, a text is what it was to the byte;
+//! * what GRUB and `grubby` read as one line stays one line;
 //! * a word of the user's that reads as one of ours stays where it is.
 
 use std::ops::Range;
@@ -26,14 +27,23 @@ const MARK: &str = "bmslice.args";
 /// one, and of those without it the name that sorts lowest is the last: letters before digits, and
 /// a single `a` before all that goes on with letters (systemd's `strverscmp_improved`).
 const TRIAL_ENTRY: &str = "a-bmslice-";
+/// The same for GRUB, which sorts as rpm does, and for `grubby`, which sorts as rpm or as `sort -V`
+/// does: to each of them `~` comes before all, and the first is the newest, which is the last.
+const GRUB_TRIAL_ENTRY: &str = "~bmslice-";
 
 /// Where a text has kernel arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A boot loader entry: in its `options` lines.
+    /// A boot loader entry that systemd-boot reads: in its `options` lines.
     Entry,
     /// `/etc/kernel/cmdline`: all of it.
     Cmdline,
+    /// A boot loader entry that GRUB's `blscfg` reads: in its first `options` line, since GRUB takes
+    /// no other and `grubby` writes one over all of them.
+    GrubEntry,
+    /// `/etc/kernel/cmdline` where `grubby` keeps it too: in its first line, the only one that
+    /// `grubby` keeps.
+    GrubbyCmdline,
 }
 
 impl Form {
@@ -41,12 +51,30 @@ impl Form {
     fn words(self, text: &str) -> Option<Range<usize>> {
         let end = text.trim_end_matches(['\n', '\r']).len();
         match self {
-            Self::Cmdline => Some(0..end),
-            Self::Entry => {
+            Self::Cmdline | Self::GrubbyCmdline => Some(0..end),
+            Self::Entry | Self::GrubEntry => {
                 let (key, begin) = key(text)?;
                 (key == "options").then_some(begin.min(end)..end)
             }
         }
+    }
+
+    /// Behind the last word of the first line that has arguments, where ours have to follow them on
+    /// that line.
+    fn place(self, text: &str) -> Option<usize> {
+        match self {
+            Self::Entry | Self::Cmdline => return None,
+            Self::GrubEntry | Self::GrubbyCmdline => {}
+        }
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            if let Some(range) = self.words(line) {
+                let last = words(&line[range.clone()]).pop()?;
+                return Some(at + range.start + last.end);
+            }
+            at += line.len();
+        }
+        None
     }
 }
 
@@ -164,14 +192,19 @@ pub fn without_args(form: Form, text: &str) -> String {
     strip(form, text).0
 }
 
-/// A text with these arguments of ours, and none else of ours: a line of our own at its end.
+/// A text with these arguments of ours, and none else of ours: a line of our own at its end, or
+/// behind the user's where only one line counts.
 #[must_use]
 pub fn with_args(form: Form, text: &str, args: &[KernelArg]) -> String {
     let (mut text, _) = strip(form, text);
     let block = format!("{MARK}={} {}", args_digest(args), line(args));
+    if let Some(at) = form.place(&text) {
+        text.insert_str(at, &format!(" {block}"));
+        return text;
+    }
     let own = match form {
-        Form::Entry => format!("options {block}"),
-        Form::Cmdline => block,
+        Form::Entry | Form::GrubEntry => format!("options {block}"),
+        Form::Cmdline | Form::GrubbyCmdline => block,
     };
     if text.is_empty() || text.ends_with('\n') {
         text.push_str(&own);
@@ -223,39 +256,54 @@ pub fn entry_value<'t>(text: &'t str, wanted: &str) -> Option<&'t str> {
 
 /// The name of the entry that tries the arguments of this digest.
 #[must_use]
-pub fn trial_entry_name(digest: &str) -> String {
-    format!("{TRIAL_ENTRY}{digest}.conf")
+pub fn trial_entry_name(form: Form, digest: &str) -> String {
+    let begin = match form {
+        Form::Entry | Form::Cmdline => TRIAL_ENTRY,
+        Form::GrubEntry | Form::GrubbyCmdline => GRUB_TRIAL_ENTRY,
+    };
+    format!("{begin}{digest}.conf")
 }
 
 /// The digest of what an entry of that name tries; `None` when it is none of ours.
 #[must_use]
 pub fn trial_entry_digest(name: &str) -> Option<&str> {
-    name.strip_prefix(TRIAL_ENTRY)?.strip_suffix(".conf")
+    let begun = [TRIAL_ENTRY, GRUB_TRIAL_ENTRY];
+    let rest = begun.iter().find_map(|begin| name.strip_prefix(begin))?;
+    rest.strip_suffix(".conf")
 }
 
-/// The last line of an entry that tries these arguments.
+/// How the last line of an entry that tries these arguments ends.
 #[must_use]
 pub fn trial_options(args: &[KernelArg]) -> String {
     let digest = args_digest(args);
-    format!("options {} {TRIAL}={digest} {ON_TRIAL}\n", line(args))
+    format!(" {} {TRIAL}={digest} {ON_TRIAL}\n", line(args))
 }
 
 /// An entry that boots as this one does, with these arguments on trial.
 #[must_use]
-pub fn trial_entry(base: &str, args: &[KernelArg]) -> String {
+pub fn trial_entry(form: Form, base: &str, args: &[KernelArg]) -> String {
     let mut text = String::from(
         "# Written by bmslice: boots once, and goes when its arguments are confirmed.\n\
          title bmslice: kernel arguments on trial\n",
     );
-    for line in strip(Form::Entry, base).0.lines() {
+    let mut options = None;
+    for line in strip(form, base).0.lines() {
         match key(line) {
             // It is another entry, and the last one.
             None | Some(("title" | "version" | "sort-key" | "machine-id", _)) => {}
+            Some(("options", at)) if form == Form::GrubEntry => {
+                options.get_or_insert(line[at..].trim_end().to_owned());
+            }
             Some(_) => {
                 text.push_str(line.trim_end());
                 text.push('\n');
             }
         }
+    }
+    text.push_str("options");
+    if let Some(own) = options.filter(|own| !own.is_empty()) {
+        text.push(' ');
+        text.push_str(&own);
     }
     text.push_str(&trial_options(args));
     text
@@ -301,6 +349,64 @@ mod tests {
         }
     }
 
+    const FEDORA: &str = "title Fedora Linux (6.8.5-301.fc40.x86_64) 40 (Forty)\n\
+        version 6.8.5-301.fc40.x86_64\n\
+        linux /vmlinuz-6.8.5-301.fc40.x86_64\n\
+        options root=UUID=1 ro  iommu=pt dyndbg=\"file a.c +p\" $tuned_params \n\
+        grub_users $grub_users\n\
+        grub_arg --unrestricted\n";
+
+    #[test]
+    fn where_one_line_counts_ours_follow_the_users_on_it() {
+        let ours = args("isolcpus=domain,managed_irq,2-11 iommu=pt");
+        let block = format!("bmslice.args={} {}", args_digest(&ours), line(&ours));
+        for (form, text) in [
+            (Form::GrubEntry, FEDORA),
+            (
+                Form::GrubEntry,
+                "linux /vmlinuz\noptions a\tb\r\noptions c\n",
+            ),
+            (Form::GrubEntry, "options a b"),
+            (Form::GrubbyCmdline, "root=UUID=1 ro  quiet \n\nmore\n"),
+            (Form::GrubbyCmdline, "root=UUID=1"),
+        ] {
+            let put = with_args(form, text, &ours);
+            let first = put.lines().find(|line| form.words(line).is_some());
+            assert!(first.unwrap().contains(&format!(" {block}")), "{put}");
+            assert_eq!(put.lines().count(), text.lines().count(), "{put}");
+            assert_eq!(args_in(form, &put), Some(args_digest(&ours)), "{put}");
+            assert_eq!(without_args(form, &put), text);
+            assert_eq!(with_args(form, &put, &ours), put, "again is the same");
+            // What grubby adds follows ours.
+            let theirs = put.replacen(&block, &format!("{block} nosmt"), 1);
+            let left = without_args(form, &theirs);
+            assert!(left.contains(" nosmt") && !left.contains("2-11"), "{left}");
+        }
+        for text in ["", "\n", " \n"] {
+            let put = with_args(Form::GrubbyCmdline, text, &ours);
+            assert_eq!(without_args(Form::GrubbyCmdline, &put), text);
+        }
+    }
+
+    #[test]
+    fn an_entry_on_trial_for_grub_has_all_its_arguments_on_one_line() {
+        let ours = args("isolcpus=2-11");
+        let text = trial_entry(Form::GrubEntry, FEDORA, &ours);
+        assert_eq!(
+            text.lines().skip(2).collect::<Vec<_>>(),
+            [
+                "linux /vmlinuz-6.8.5-301.fc40.x86_64",
+                "grub_users $grub_users",
+                "grub_arg --unrestricted",
+                &format!(
+                    "options root=UUID=1 ro  iommu=pt dyndbg=\"file a.c +p\" $tuned_params \
+                     isolcpus=2-11 bmslice.trial={} panic=30 systemd.watchdog_sec=60",
+                    args_digest(&ours)
+                ),
+            ]
+        );
+    }
+
     #[test]
     fn what_kernel_install_copied_is_known_and_taken_out() {
         let ours = args("isolcpus=2-11 iommu=pt");
@@ -331,7 +437,7 @@ mod tests {
     #[test]
     fn an_entry_on_trial_boots_as_its_base_and_has_no_sort_key() {
         let (old, new) = (args("isolcpus=1"), args("isolcpus=2-11"));
-        let text = trial_entry(&with_args(Form::Entry, ENTRY, &old), &new);
+        let text = trial_entry(Form::Entry, &with_args(Form::Entry, ENTRY, &old), &new);
         assert_eq!(
             text.lines().skip(2).collect::<Vec<_>>(),
             [
@@ -344,8 +450,10 @@ mod tests {
             ]
         );
         assert!(text.ends_with(&trial_options(&new)));
-        let name = trial_entry_name(&args_digest(&new));
-        assert_eq!(trial_entry_digest(&name), Some(&*args_digest(&new)));
+        for form in [Form::Entry, Form::GrubEntry] {
+            let name = trial_entry_name(form, &args_digest(&new));
+            assert_eq!(trial_entry_digest(&name), Some(&*args_digest(&new)));
+        }
         assert_eq!(trial_entry_digest("arch.conf"), None);
         assert_eq!(
             entry_value(ENTRY, "linux"),

@@ -1,19 +1,18 @@
-//! systemd-boot as the keeper of kernel arguments: boot loader entries, and a variable that boots
-//! one of them once.
+//! Boot loader entries as the keeper of kernel arguments, where systemd-boot or GRUB reads them and
+//! boots one of them once.
 //!
-//! ADR 0011 has the states. Takes the folder of the entries and the arguments; gives each half of
-//! [`BootArguments`](super::boot::BootArguments) and of the trial that concerns systemd-boot.
-//! Source: the Boot Loader Specification and Interface (UAPI group, systemd), bootctl(1),
-//! kernel-install(8). Keeps true: what is tried stands in an entry of its own that is not the
+//! ADR 0011 and ADR 0013 have the states. Takes the folder of the entries, who starts them and the
+//! arguments; gives each half of [`BootArguments`](super::boot::BootArguments) and of the trial.
+//! Source: the Boot Loader Specification (UAPI group), kernel-install(8). Keeps true: what is tried stands in an entry of its own that is not the
 //! default; the entries of the system have confirmed arguments and no others; and what is in a text
 //! of the user's beside ours stays as it is.
 
 use std::path::Path;
 
-use bmslice_host::{Command, HostError};
+use bmslice_host::HostError;
 use bmslice_model::KernelArg;
 use bmslice_render::{
-    Form, KERNEL_CMDLINE, VENDOR_CMDLINE, args_digest, args_in, entry_value, own_args, trial_entry,
+    KERNEL_CMDLINE, VENDOR_CMDLINE, args_digest, args_in, entry_value, own_args, trial_entry,
     trial_entry_digest, trial_entry_name, trial_options, with_args, without_args,
 };
 
@@ -21,13 +20,16 @@ use crate::error::{Problem, StepError};
 use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
 use crate::steps::boot::{KEY, conflicts, line, running_args};
-use crate::steps::boot_interface::{VARIABLES, default_in, id, variable};
+use crate::steps::boot_interface::id;
+use crate::steps::starter::Starter;
 
-/// systemd-boot, and what it is to boot with.
+/// The entries of a system, and what they are to boot it with.
 #[derive(Debug, Clone, Copy)]
 pub struct Entries<'a> {
     /// Where the entries are: `/boot/efi/loader/entries`.
     pub folder: &'a str,
+    /// Who reads them.
+    pub starter: Starter<'a>,
     /// The arguments that every entry of this system gets once they are confirmed.
     pub args: &'a [KernelArg],
 }
@@ -63,17 +65,22 @@ fn text(look: &Look<'_>, path: &str) -> Result<Option<String>, HostError> {
         })
 }
 
-/// What kernel-install would give to kernels to come if this entry booted them.
-fn stand_in(look: &Look<'_>, entry: &Entry) -> Result<String, HostError> {
-    if let Some(vendors) = text(look, VENDOR_CMDLINE)? {
-        return Ok(vendors);
-    }
-    let own = own_args(Form::Entry, &entry.text).into_iter();
-    let lines: Vec<String> = own.map(|(_, args)| args.to_string()).collect();
-    Ok(format!("{}\n", lines.join(" ").trim()))
-}
-
 impl Entries<'_> {
+    /// What kernel-install would give to kernels to come if this entry booted them. Variables of
+    /// GRUB's are left to who wrote them into the entries.
+    fn stand_in(&self, look: &Look<'_>, entry: &Entry) -> Result<String, HostError> {
+        if let Some(vendors) = text(look, VENDOR_CMDLINE)? {
+            return Ok(vendors);
+        }
+        let own = own_args(self.starter.entry(), &entry.text);
+        let args = own.iter().flat_map(|(_, args)| args.iter());
+        let words: Vec<&str> = args
+            .map(KernelArg::as_str)
+            .filter(|word| !word.starts_with('$'))
+            .collect();
+        Ok(format!("{}\n", words.join(" ")))
+    }
+
     /// All of them, by name: those of the loader's, without ours on trial.
     fn all(&self, look: &Look<'_>) -> Result<Vec<Entry>, HostError> {
         let names = look
@@ -106,7 +113,7 @@ impl Entries<'_> {
         let root = running.last("root").map(KernelArg::as_str);
         let mut entries = self.all(look)?;
         entries.retain(|entry| {
-            let own = own_args(Form::Entry, &entry.text);
+            let own = own_args(self.starter.entry(), &entry.text);
             let theirs = own
                 .iter()
                 .filter_map(|(_, args)| args.last("root"))
@@ -135,65 +142,49 @@ impl Entries<'_> {
         Ok(found.map_or_else(|| Booted::Other(wanted.to_owned()), Booted::Entry))
     }
 
-    /// What boots unless somebody says otherwise. A one-shot counts as that, too.
-    fn default(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        let command = Command::new("bootctl", ["--no-pager", "list"]);
-        Ok(default_in(&look.machine.run(&command)?.stdout))
-    }
-
     /// The entry that booted, or else the default.
     fn base(&self, look: &Look<'_>) -> Result<Booted, HostError> {
-        let selected = variable(look, "LoaderEntrySelected");
-        if let Some(selected) = selected.filter(|id| trial_entry_digest(id).is_none())
-            && let Booted::Entry(entry) = self.named(look, &selected)?
-        {
+        let entries = self.of_this_system(look)?.into_iter();
+        let mut booted = entries.filter(|e| self.starter.is_booted(look, &e.name, &e.text));
+        if let Some(entry) = booted.next() {
             return Ok(Booted::Entry(entry));
         }
-        match self.default(look)? {
+        match self.starter.default(look)? {
             Some(id) => self.named(look, &id),
             None => Ok(Booted::Unknown),
         }
     }
 
     pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
-        let mut problems = Vec::new();
-        if !look.machine.has_program("bootctl") {
-            problems.push(
-                Problem::new("the plan has kernel arguments for systemd-boot, and there is no `bootctl` here")
-                    .hint("`apt install systemd-boot`"),
-            );
+        let mut problems = self.starter.precondition(look, self.args)?;
+        if !problems.is_empty() {
             return Ok(problems);
         }
-        if variable(look, "LoaderInfo").is_none() {
-            problems.push(
-                Problem::server_lacks(format!(
-                    "systemd-boot has left no word of itself in `{VARIABLES}`: it did not start this system, or the EFI variables are not there"
-                ))
-                .hint("see `bootctl status`; mount efivarfs there, and boot by systemd-boot"),
-            );
-            return Ok(problems);
-        }
+        let (name, see) = (self.starter.name(), self.starter.see());
         // The default is what the server goes back to, and what has the arguments in the end.
-        match self.default(look) {
+        match self.starter.default(look) {
             Err(error) => problems.push(
-                Problem::server_lacks(format!("what systemd-boot boots cannot be told: {error}"))
-                    .hint("see `bootctl list`"),
+                Problem::server_lacks(format!("what {name} boots cannot be told: {error}"))
+                    .hint(see),
             ),
             Ok(None) => problems.push(
-                Problem::new("systemd-boot has no default entry, so it is not known what this server would go back to")
-                    .hint("see `bootctl list`; `bootctl set-default ID` names one"),
+                Problem::new(format!(
+                    "{name} has no default entry, so it is not known what this server would go back to"
+                ))
+                .hint(format!("{see}; {}", self.starter.choose())),
             ),
             // Armed earlier, and not booted yet.
             Ok(Some(id)) if trial_entry_digest(&id).is_some() => {}
             Ok(Some(id)) => problems.extend(self.cannot_give(look, &id)?),
         }
         for entry in self.of_this_system(look)? {
-            for (number, theirs) in own_args(Form::Entry, &entry.text) {
+            for (number, theirs) in own_args(self.starter.entry(), &entry.text) {
                 problems.extend(conflicts(self.args, &theirs, &entry.path, number));
             }
         }
+        problems.extend(self.starter.conflicts(look, self.args)?);
         if let Some(text) = text(look, KERNEL_CMDLINE)? {
-            for (number, theirs) in own_args(Form::Cmdline, &text) {
+            for (number, theirs) in own_args(self.starter.cmdline(), &text) {
                 problems.extend(conflicts(self.args, &theirs, KERNEL_CMDLINE, number));
             }
         }
@@ -215,10 +206,11 @@ impl Entries<'_> {
             ))
         } else {
             Problem::new(format!(
-                "systemd-boot's default, `{id}`, is no entry of this system's in `{}`",
+                "{}'s default, `{id}`, is no entry of this system's in `{}`",
+                self.starter.name(),
                 self.folder
             ))
-            .hint("see `bootctl list`; name an entry of this system with `bootctl set-default ID` or `default` in `loader.conf`")
+            .hint(format!("{}; {}", self.starter.see(), self.starter.choose()))
         }))
     }
 
@@ -226,7 +218,7 @@ impl Entries<'_> {
     fn not_spread(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
         let digest = args_digest(self.args);
         for entry in self.of_this_system(look)? {
-            if args_in(Form::Entry, &entry.text).as_ref() != Some(&digest) {
+            if args_in(self.starter.entry(), &entry.text).as_ref() != Some(&digest) {
                 let args = line(self.args);
                 return Ok(Some(format!("`{}` boots without `{args}`", entry.path)));
             }
@@ -248,8 +240,9 @@ impl Entries<'_> {
         }
         let root = self.folder.strip_suffix("/loader/entries").unwrap_or("");
         let kernel = entry_value(&text, "linux").unwrap_or_default();
-        let kernel = format!("{root}/{}", kernel.trim_start_matches('/'));
-        if !look.machine.root().exists(&kernel) {
+        let kernels = self.starter.kernels(root, kernel);
+        if !kernels.iter().any(|path| look.machine.root().exists(path)) {
+            let kernel = kernels.first().map_or(kernel, String::as_str);
             return Ok(Some(format!(
                 "`{path}` boots `{kernel}`, which is not there"
             )));
@@ -268,7 +261,7 @@ impl Entries<'_> {
         format!(
             "{}/{}",
             self.folder,
-            trial_entry_name(&args_digest(self.args))
+            trial_entry_name(self.starter.entry(), &args_digest(self.args))
         )
     }
 
@@ -287,9 +280,10 @@ impl Entries<'_> {
         Ok(Before::KernelCmdline {
             was_there: look.file(KERNEL_CMDLINE)?.is_some(),
             stand_in: match self.base(look)? {
-                Booted::Entry(entry) => stand_in(look, &entry)?,
+                Booted::Entry(entry) => self.stand_in(look, &entry)?,
                 Booted::Other(_) | Booted::Unknown => String::new(),
             },
+            next_entry: self.starter.next_entry(look)?,
         })
     }
 
@@ -303,7 +297,7 @@ impl Entries<'_> {
             Some(Before::KernelCmdline { stand_in, .. }) if !stand_in.is_empty() => {
                 Ok(stand_in.clone())
             }
-            _ => stand_in(&site.look(), entry),
+            _ => self.stand_in(&site.look(), entry),
         }
     }
 
@@ -336,9 +330,9 @@ impl Entries<'_> {
     }
 
     /// Nothing of ours is to boot next.
-    fn disarm(&self, site: &Site<'_>) -> Result<(), HostError> {
+    pub fn disarm(&self, site: &Site<'_>) -> Result<(), HostError> {
         if self.tried(&site.look())?.is_some() {
-            site.run("bootctl", ["set-oneshot", ""])?;
+            self.starter.disarm(site)?;
         }
         Ok(())
     }
@@ -356,7 +350,7 @@ impl Entries<'_> {
                         "no entry of this system is the default in `{}`",
                         self.folder
                     ),
-                    "see `bootctl list`",
+                    self.starter.see(),
                 ));
             }
         };
@@ -365,24 +359,28 @@ impl Entries<'_> {
             site.machine
                 .install(Path::new(KERNEL_CMDLINE), cmdline.as_bytes(), 0o644)?;
         }
-        let name = trial_entry_name(&args_digest(self.args));
+        let name = trial_entry_name(self.starter.entry(), &args_digest(self.args));
         self.remove_trials(site, Some(&name))?;
-        let text = trial_entry(&base.text, self.args);
+        let text = trial_entry(self.starter.entry(), &base.text, self.args);
         site.machine
             .install(Path::new(&self.trial_path()), text.as_bytes(), 0o644)?;
         // It sorts last, and whoever wrote a pattern for the default may have met it all the same.
-        match self.default(&site.look())? {
-            Some(id) if trial_entry_digest(&id).is_none() => Ok(()),
+        let name = self.starter.name();
+        match self.starter.default(&site.look())? {
+            Some(id) if trial_entry_digest(&id).is_none() => match self.not_ready(&site.look())? {
+                None => Ok(()),
+                Some(got) => Err(StepError::NotEffective { got }),
+            },
             found => {
                 self.remove_trials(site, None)?;
                 Err(StepError::cannot(
                     match found {
                         Some(id) => {
-                            format!("systemd-boot would boot `{id}` by default, and not only once")
+                            format!("{name} would boot `{id}` by default, and not only once")
                         }
-                        None => "systemd-boot would boot no entry by default".into(),
+                        None => format!("{name} would boot no entry by default"),
                     },
-                    "name an entry of this system with `bootctl set-default ID`, or with `default` in `loader.conf`",
+                    self.starter.choose(),
                 ))
             }
         }
@@ -392,18 +390,24 @@ impl Entries<'_> {
         self.disarm(site)?;
         self.tidy(site)?;
         for entry in self.all(&site.look())? {
-            let text = without_args(Form::Entry, &entry.text);
+            let text = without_args(self.starter.entry(), &entry.text);
             self.rewrite(site, &entry.path, &entry.text, &text)?;
         }
         self.remove_trials(site, None)?;
+        let next_entry = match before {
+            Before::KernelCmdline { next_entry, .. } => next_entry.as_deref(),
+            _ => None,
+        };
+        self.starter.settle(site, next_entry)?;
         let Some(found) = text(&site.look(), KERNEL_CMDLINE)? else {
             return Ok(());
         };
-        let text = without_args(Form::Cmdline, &found);
+        let text = without_args(self.starter.cmdline(), &found);
         match before {
             Before::KernelCmdline {
                 was_there: false,
                 stand_in,
+                ..
             } if *stand_in == text => site.machine.remove(Path::new(KERNEL_CMDLINE))?,
             _ => self.rewrite(site, KERNEL_CMDLINE, &found, &text)?,
         }
@@ -421,33 +425,23 @@ impl Entries<'_> {
 
     /// The digest of what the next boot tries.
     pub fn tried(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        let armed = variable(look, "LoaderEntryOneShot");
+        let armed = self.starter.armed(look)?;
         Ok(armed.and_then(|id| trial_entry_digest(&id).map(str::to_owned)))
     }
 
     /// The digest of what is kept: the last text to get it is kernel-install's.
     pub fn confirmed(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        Ok(text(look, KERNEL_CMDLINE)?.and_then(|text| args_in(Form::Cmdline, &text)))
+        Ok(text(look, KERNEL_CMDLINE)?.and_then(|text| args_in(self.starter.cmdline(), &text)))
     }
 
     /// Why arguments that are still to be tried were not.
     pub fn untried(&self) -> String {
-        "systemd-boot did not try them: the server booted by another loader, or the EFI variables are not kept".into()
+        self.starter.untried()
     }
 
     pub fn arm(&self, site: &Site<'_>) -> Result<(), StepError> {
-        let name = trial_entry_name(&args_digest(self.args));
-        site.run("bootctl", ["set-oneshot", &name])?;
-        let armed = variable(&site.look(), "LoaderEntryOneShot");
-        if armed.as_deref() == Some(&*name) {
-            return Ok(());
-        }
-        Err(StepError::NotEffective {
-            got: format!(
-                "`LoaderEntryOneShot` is {}",
-                armed.map_or_else(|| "not set".into(), |id| format!("`{id}`"))
-            ),
-        })
+        let name = trial_entry_name(self.starter.entry(), &args_digest(self.args));
+        self.starter.arm(site, &name)
     }
 
     /// Each entry of this system gets the arguments, and then kernels to come; the entry on trial,
@@ -458,17 +452,24 @@ impl Entries<'_> {
         let Some(first) = entries.first() else {
             return Err(StepError::cannot(
                 format!("no entry in `{}` boots this system", self.folder),
-                "see `bootctl list`, and whether that file system is mounted",
+                format!(
+                    "{}, and whether that file system is mounted",
+                    self.starter.see()
+                ),
             ));
         };
         for entry in &entries {
-            if args_in(Form::Entry, &entry.text) != digest {
-                let text = with_args(Form::Entry, &entry.text, self.args);
+            if args_in(self.starter.entry(), &entry.text) != digest {
+                let text = with_args(self.starter.entry(), &entry.text, self.args);
                 self.rewrite(site, &entry.path, &entry.text, &text)?;
             }
         }
         if self.confirmed(&site.look())? != digest {
-            let text = with_args(Form::Cmdline, &self.cmdline(site, first)?, self.args);
+            let text = with_args(
+                self.starter.cmdline(),
+                &self.cmdline(site, first)?,
+                self.args,
+            );
             let mode = site.machine.root().mode(KERNEL_CMDLINE).unwrap_or(0o644);
             site.machine
                 .install(Path::new(KERNEL_CMDLINE), text.as_bytes(), mode)?;

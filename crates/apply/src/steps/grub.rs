@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use bmslice_host::{Command, HostError};
+use bmslice_inventory::grub_cannot_write;
 use bmslice_model::KernelArg;
 use bmslice_render::{
     GRUB_DROP_IN, GRUB_ENV, GRUB_SCRIPT, GRUB_VARIABLE, GrubEnv, GrubScript, args_digest,
@@ -118,7 +119,7 @@ impl Grub<'_> {
 
     /// Whether GRUB strikes what it tries.
     fn one_shot(&self, look: &Look<'_>) -> bool {
-        why_read_only(look, self.config).is_none()
+        grub_cannot_write(look.machine.root(), self.config).is_none()
     }
 
     /// What script, block and generated configuration lack.
@@ -215,7 +216,7 @@ impl Grub<'_> {
         let script_before = file_before(&site.look(), GRUB_SCRIPT)?;
         let script = self.wanted(&site.look())?;
         let env = env_path(self.config);
-        if let Some(why) = why_read_only(&site.look(), self.config) {
+        if let Some(why) = grub_cannot_write(site.machine.root(), self.config) {
             site.note(format!(
                 "GRUB cannot write `{env}` ({why}): a kernel that panics or hangs before systemd runs would be tried again at each boot, until `e` in GRUB's menu takes `{GRUB_VARIABLE}` out; one that comes up without its management goes back by itself"
             ));
@@ -348,47 +349,6 @@ fn read_env(look: &Look<'_>, path: &str) -> Result<Option<GrubEnv>, HostError> {
 fn write_env(site: &Site<'_>, path: &str, env: &GrubEnv) -> Result<(), HostError> {
     site.write(path, env.text())?;
     site.machine.sync(Path::new(path))
-}
-
-/// Why GRUB cannot write the file system that holds `path`; `None` when it can.
-///
-/// Takes what the kernel says of the mount (proc(5), `mountinfo`) and of the device under it. GRUB
-/// writes plain blocks of a partition and nothing else: not through LVM, LUKS or RAID, and not on
-/// file systems that check or move what they hold.
-fn why_read_only(look: &Look<'_>, path: &str) -> Option<String> {
-    let root = look.machine.root();
-    let text = root.read_text("/proc/self/mountinfo").unwrap_or_default();
-    let mount = text
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let left: Vec<&str> = left.split(' ').collect();
-            let (device, at) = (*left.get(2)?, *left.get(4)?);
-            let inside = at == "/" || path.starts_with(&format!("{at}/"));
-            inside.then(|| {
-                (
-                    at.len(),
-                    device.to_owned(),
-                    right.split(' ').next().map(str::to_owned),
-                )
-            })
-        })
-        // The last one of a place covers those before it.
-        .max_by_key(|(length, ..)| *length);
-    let Some((_, device, Some(kind))) = mount else {
-        return Some("its file system is not known".into());
-    };
-    if !matches!(&*kind, "ext2" | "ext3" | "ext4" | "xfs" | "vfat") {
-        return Some(format!("it is on {kind}"));
-    }
-    let at = format!("/sys/dev/block/{device}");
-    if root.exists(format!("{at}/dm")) {
-        return Some("it is on a device-mapper volume (LVM, LUKS or multipath)".into());
-    }
-    if root.exists(format!("{at}/md")) || root.exists(format!("{at}/../md")) {
-        return Some("it is on a RAID of the kernel's".into());
-    }
-    None
 }
 
 #[cfg(test)]

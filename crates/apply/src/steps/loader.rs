@@ -13,6 +13,7 @@ use crate::error::StepError;
 use crate::site::{Look, Site};
 use crate::steps::entries::Entries;
 use crate::steps::grub::Grub;
+use crate::steps::starter::Starter;
 
 /// What keeps kernel arguments from one boot to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,13 @@ pub enum Loader {
         /// Their folder: `/boot/efi/loader/entries`.
         entries: String,
     },
+    /// GRUB that reads entries and boots one of them once by its environment block (ADR 0013).
+    Bls {
+        /// Their folder: `/boot/loader/entries`.
+        bls: String,
+        /// The block: `/boot/grub2/grubenv`.
+        grubenv: String,
+    },
 }
 
 /// A loader and the arguments that it is to keep.
@@ -36,7 +44,7 @@ pub enum Loader {
 pub enum Keeper<'a> {
     /// GRUB.
     Grub(Grub<'a>),
-    /// systemd-boot.
+    /// Entries, of systemd-boot's or of GRUB's.
     Entries(Entries<'a>),
 }
 
@@ -55,9 +63,17 @@ impl Loader {
             } => Some(Self::Entries {
                 entries: entries.clone(),
             }),
+            BootLoader::Bls {
+                entries: Some(entries),
+                env: Some(env),
+                obstacle: None,
+            } => Some(Self::Bls {
+                bls: entries.clone(),
+                grubenv: env.clone(),
+            }),
             BootLoader::Grub { drop_ins: None, .. }
             | BootLoader::SystemdBoot { entries: None }
-            | BootLoader::Bls
+            | BootLoader::Bls { .. }
             | BootLoader::Ostree
             | BootLoader::Unknown => None,
         }
@@ -69,6 +85,12 @@ impl Loader {
             Self::Grub { config } => Keeper::Grub(Grub { config, args }),
             Self::Entries { entries } => Keeper::Entries(Entries {
                 folder: entries,
+                starter: Starter::SystemdBoot,
+                args,
+            }),
+            Self::Bls { bls, grubenv } => Keeper::Entries(Entries {
+                folder: bls,
+                starter: Starter::Grub { env: grubenv },
                 args,
             }),
         }
@@ -84,6 +106,7 @@ impl Loader {
         match self {
             Self::Grub { .. } => "GRUB",
             Self::Entries { .. } => "systemd-boot",
+            Self::Bls { .. } => "GRUB with boot loader entries",
         }
     }
 
@@ -96,6 +119,9 @@ impl Loader {
             Self::Entries { entries } => {
                 format!("give systemd-boot the kernel arguments `{args}` by entries in `{entries}`")
             }
+            Self::Bls { bls, .. } => {
+                format!("give GRUB the kernel arguments `{args}` by entries in `{bls}`")
+            }
         }
     }
 
@@ -105,7 +131,7 @@ impl Loader {
             Self::Grub { .. } => {
                 format!("take the kernel arguments of `{GRUB_DROP_IN}` away from GRUB")
             }
-            Self::Entries { entries } => {
+            Self::Entries { entries } | Self::Bls { bls: entries, .. } => {
                 format!("take our kernel arguments out of the entries in `{entries}`")
             }
         }
@@ -147,8 +173,9 @@ impl Loader {
     pub fn strike(&self, site: &Site<'_>) -> Result<(), HostError> {
         match self.with(&[]) {
             Keeper::Grub(grub) => grub.strike(site),
-            // systemd-boot takes the variable away before it starts a kernel.
-            Keeper::Entries(_) => Ok(()),
+            // systemd-boot takes the variable away before it starts a kernel; GRUB writes its block
+            // then, which may have failed.
+            Keeper::Entries(entries) => entries.disarm(site),
         }
     }
 

@@ -4,6 +4,7 @@
 //! `act`, `undo`); [`crate::step`] asks them in exhaustive matches. An `act` may find the work of
 //! an earlier, interrupted one, and an `undo` may find that nothing was ever done.
 
+pub mod blscfg;
 pub mod boot;
 pub mod boot_interface;
 pub mod device;
@@ -20,5 +21,6 @@ pub mod queues;
 pub mod quiet;
 pub mod seed;
 pub mod sriov;
+pub mod starter;
 pub mod trial;
 pub mod vf;

@@ -263,3 +263,38 @@ mod systemd_boot {
         release(efi);
     }
 }
+
+/// The same, where GRUB's entries keep the kernel arguments.
+mod bls {
+    use super::*;
+
+    #[test]
+    fn an_apply_that_was_cut_off_is_finished_by_the_next() {
+        first_apply(rocky, Moment::After);
+    }
+
+    #[test]
+    fn an_apply_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+        first_apply(rocky, Moment::Half);
+    }
+
+    #[test]
+    fn an_apply_that_was_cut_off_can_be_undone_at_once() {
+        undone(rocky);
+    }
+
+    #[test]
+    fn a_boot_that_was_cut_off_is_finished_by_the_next() {
+        boot(rocky, Moment::After);
+    }
+
+    #[test]
+    fn a_boot_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+        boot(rocky, Moment::Half);
+    }
+
+    #[test]
+    fn a_release_that_was_cut_off_is_finished_by_the_next() {
+        release(rocky);
+    }
+}

@@ -6,6 +6,7 @@
 )]
 
 mod bad_days;
+mod bls;
 mod crash;
 mod dynamic;
 mod journal;

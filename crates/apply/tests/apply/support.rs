@@ -41,10 +41,19 @@ pub fn lab() -> Server {
 
 /// The same server, booted by systemd-boot.
 pub fn efi() -> Server {
-    let fake = machine_of(FakeServer {
+    server_of(FakeServer {
         loader: FakeLoader::SystemdBoot,
         ..FakeServer::lab()
-    });
+    })
+}
+
+/// The same server, as Rocky Linux 9 boots it: GRUB with boot loader entries.
+pub fn rocky() -> Server {
+    server_of(FakeServer::rocky())
+}
+
+pub fn server_of(server: FakeServer) -> Server {
+    let fake = machine_of(server);
     let plan = plan(&fake, &spec());
     Server { fake, plan }
 }

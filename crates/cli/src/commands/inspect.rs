@@ -220,7 +220,10 @@ fn loader(loader: &BootLoader) -> String {
             Some(folder) => format!("GRUB, writes {config}, reads {folder}"),
             None => format!("GRUB, writes {config}, reads no drop-ins"),
         },
-        BootLoader::Bls => "GRUB with boot loader specification entries (grubby)".into(),
+        BootLoader::Bls { obstacle, .. } => match obstacle {
+            Some(obstacle) => format!("GRUB with boot loader entries (grubby); {obstacle}"),
+            None => "GRUB with boot loader entries (grubby)".into(),
+        },
         BootLoader::Ostree => "rpm-ostree".into(),
         BootLoader::SystemdBoot { entries } => match entries {
             Some(folder) => format!("systemd-boot, reads {folder}"),

@@ -6,7 +6,7 @@ use bmslice_model::CpuSet;
 use super::{Examined, Unchecked, fails, holds, unchecked};
 
 pub(super) fn loader(inventory: &Inventory) -> Examined {
-    let wanted = "GRUB with drop-ins under /etc/default/grub.d, or systemd-boot with entries";
+    let wanted = "GRUB with drop-ins under /etc/default/grub.d or with boot loader entries, or systemd-boot with entries";
     let by_hand = "put the arguments that `bmslice plan` shows into the boot entry by hand";
     match &inventory.boot.loader {
         BootLoader::Grub {
@@ -21,11 +21,25 @@ pub(super) fn loader(inventory: &Inventory) -> Examined {
             wanted,
             by_hand,
         ),
-        BootLoader::Bls => fails("boot loader entries through grubby", wanted, by_hand),
+        BootLoader::Bls {
+            entries: Some(folder),
+            env: Some(env),
+            obstacle: None,
+        } => holds(format!(
+            "GRUB, with entries in {folder} and its block in {env}"
+        )),
+        BootLoader::Bls { obstacle, .. } => fails(
+            match obstacle {
+                Some(obstacle) => format!("GRUB with boot loader entries, and {obstacle}"),
+                None => "GRUB with boot loader entries that could not be read".to_owned(),
+            },
+            "entries with their arguments in them, and a /boot/grub2/grubenv that GRUB can write: on a plain partition with ext4, XFS or FAT",
+            "put the arguments that `bmslice plan` shows there with `grubby --update-kernel=ALL --args='…'`, and reboot",
+        ),
         BootLoader::Ostree => fails(
             "rpm-ostree",
             wanted,
-            "put the arguments that `bmslice plan` shows there with `rpm-ostree kargs`",
+            "put the arguments that `bmslice plan` shows there with `rpm-ostree kargs --append-if-missing=…`, and reboot; nothing goes back from them by itself",
         ),
         BootLoader::SystemdBoot {
             entries: Some(folder),

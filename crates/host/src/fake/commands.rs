@@ -45,6 +45,8 @@ impl World {
             "systemctl" => self.systemctl(&words),
             "rmdir" => self.rmdir(&words),
             "bootctl" => self.bootctl(&words),
+            "grub2-editenv" => self.editenv(&words),
+            "grubby" => self.grubby(&words),
             "taskset" => self.taskset(&words),
             other => fail(
                 127,

@@ -72,7 +72,7 @@ pub fn next_boot(tree: &Tree, root_fs: &str) -> Result<String, String> {
     let config = tree
         .read("/boot/grub/grub.cfg")
         .map_err(|_| "no grub.cfg".to_owned())?;
-    Grub::new(tree, root_fs).boot(&config)
+    Grub::new(tree, root_fs, "/boot/grub").boot(&config)
 }
 
 /// What the scripts of `/etc/grub.d` that come before `10_linux` print: those that only print.

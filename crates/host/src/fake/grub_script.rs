@@ -7,10 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use super::env_block;
 use super::tree::Tree;
-
-/// What `$prefix` is.
-const PREFIX: &str = "/boot/grub";
 
 /// File systems that GRUB writes a block of (the others it only reads).
 const WRITABLE: [&str; 4] = ["ext4", "ext2", "xfs", "vfat"];
@@ -19,17 +17,29 @@ const WRITABLE: [&str; 4] = ["ext4", "ext2", "xfs", "vfat"];
 pub struct Grub<'a> {
     tree: &'a Tree,
     root_fs: &'a str,
+    prefix: &'a str,
     variables: BTreeMap<String, String>,
+    /// Whether the configuration takes entries from `loader/entries`.
+    pub reads_entries: bool,
 }
 
 impl<'a> Grub<'a> {
-    pub fn new(tree: &'a Tree, root_fs: &'a str) -> Self {
-        let variables = BTreeMap::from([("prefix".to_owned(), PREFIX.to_owned())]);
+    /// GRUB with its folder, `$prefix`.
+    pub fn new(tree: &'a Tree, root_fs: &'a str, prefix: &'a str) -> Self {
+        let folders = ["prefix", "config_directory"];
+        let variables = folders.map(|name| (name.to_owned(), prefix.to_owned()));
         Self {
             tree,
             root_fs,
-            variables,
+            prefix,
+            variables: BTreeMap::from(variables),
+            reads_entries: false,
         }
+    }
+
+    /// A variable; empty when it is not set.
+    pub fn variable(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
     }
 
     /// Runs the configuration, and the first entry of its menu.
@@ -65,21 +75,38 @@ impl<'a> Grub<'a> {
         Ok(all.join(" "))
     }
 
-    fn run(&mut self, lines: &[&str]) -> Result<(), String> {
-        // Whether the lines at each depth of `if` are run.
-        let mut depth: Vec<bool> = Vec::new();
+    /// Runs commands.
+    ///
+    /// # Errors
+    /// The line that GRUB, or this reader of it, does not know.
+    pub fn run(&mut self, lines: &[&str]) -> Result<(), String> {
+        // Whether the lines at each depth of `if` are run, and whether a branch of it was.
+        let mut depth: Vec<(bool, bool)> = Vec::new();
         for line in lines {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let runs = depth.iter().all(|runs| *runs);
+            let runs = depth.iter().all(|(runs, _)| *runs);
             if let Some(condition) = line
                 .strip_prefix("if ")
                 .and_then(|rest| rest.strip_suffix("; then"))
             {
-                let runs = runs && self.holds(condition)?;
-                depth.push(runs);
+                let runs = runs && self.holds(condition.trim_end())?;
+                depth.push((runs, runs));
+            } else if line == "else" || line.starts_with("elif ") {
+                let (_, done) = depth.pop().ok_or("`else` without `if`")?;
+                let outer = depth.iter().all(|(runs, _)| *runs);
+                let condition = line
+                    .strip_prefix("elif ")
+                    .and_then(|rest| rest.strip_suffix("; then"));
+                let holds = outer
+                    && !done
+                    && match condition {
+                        Some(condition) => self.holds(condition.trim_end())?,
+                        None => true,
+                    };
+                depth.push((holds, done || holds));
             } else if line == "fi" {
                 depth.pop().ok_or("`fi` without `if`")?;
             } else if runs {
@@ -103,6 +130,8 @@ impl<'a> Grub<'a> {
         let test = self.expand(test);
         let words: Vec<&str> = test.split(' ').collect();
         match words.as_slice() {
+            [word] => Ok(!word.trim_matches('"').is_empty()),
+            ["-f", path] => Ok(self.tree.exists(path)),
             ["-s", path] => Ok(self.tree.read(path).is_ok_and(|text| !text.is_empty())),
             [a, "=", b] => Ok(a.trim_matches('"') == b.trim_matches('"')),
             _ => Err(format!("GRUB's test `{condition}` is not acted out")),
@@ -123,20 +152,22 @@ impl<'a> Grub<'a> {
         let line = self.expand(line);
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["export" | "search", ..] => Ok(true),
+            ["export" | "search" | "insmod", ..] => Ok(true),
+            ["blscfg"] => {
+                self.reads_entries = true;
+                Ok(true)
+            }
+            ["load_env"] => {
+                let path = format!("{}/grubenv", self.prefix);
+                Ok(self.load(&path, None))
+            }
+            ["load_env", "-f", path] => Ok(self.load(path, None)),
             ["load_env", file, names @ ..] => {
                 let path = file.strip_prefix("--file=").ok_or("load_env: no file")?;
-                let Ok(text) = self.tree.read(path) else {
-                    return Ok(false);
-                };
-                for line in text.lines().filter(|line| !line.starts_with('#')) {
-                    if let Some((name, value)) = line.split_once('=')
-                        && names.contains(&name)
-                    {
-                        self.variables.insert(name.to_owned(), value.to_owned());
-                    }
-                }
-                Ok(true)
+                Ok(self.load(path, Some(names)))
+            }
+            ["save_env", names @ ..] if names.iter().all(|name| !name.starts_with('-')) => {
+                Ok(self.save(&format!("{}/grubenv", self.prefix), names))
             }
             ["save_env", file, names @ ..] => {
                 let path = file.strip_prefix("--file=").ok_or("save_env: no file")?;
@@ -151,36 +182,37 @@ impl<'a> Grub<'a> {
         let Ok(text) = self.tree.read(path) else {
             return false;
         };
-        if !WRITABLE.contains(&self.root_fs) || !text.starts_with("# GRUB Environment Block\n") {
+        if !WRITABLE.contains(&self.root_fs) {
             return false;
         }
-        let mut lines: Vec<String> = text
-            .trim_end_matches('#')
-            .lines()
-            .map(str::to_owned)
-            .collect();
+        let mut text = Some(text);
         for name in names {
-            let value = self.variables.get(*name).map_or("", String::as_str);
-            let new = format!("{name}={value}");
-            let old = lines
-                .iter_mut()
-                .find(|line| line.starts_with(&format!("{name}=")));
-            match old {
-                Some(old) => *old = new,
-                None => lines.push(new),
+            let value = self.variables.get(*name).map(String::as_str);
+            text = text.and_then(|text| env_block::change(&text, name, value));
+        }
+        let Some(text) = text else {
+            return false;
+        };
+        self.tree.put(path, text, 0o600);
+        true
+    }
+
+    /// Reads variables of a block: those named, or all.
+    fn load(&mut self, path: &str, names: Option<&[&str]>) -> bool {
+        let text = self.tree.read(path).unwrap_or_default();
+        let Some(variables) = env_block::variables(&text) else {
+            return false;
+        };
+        for (name, value) in variables {
+            if names.is_none_or(|names| names.contains(&name.as_str())) {
+                self.variables.insert(name, value);
             }
         }
-        let mut written = lines.join("\n") + "\n";
-        if written.len() > text.len() {
-            return false;
-        }
-        written.extend(std::iter::repeat_n('#', text.len() - written.len()));
-        self.tree.put(path, written, 0o600);
         true
     }
 
     /// `$name` and `${name}`.
-    fn expand(&self, text: &str) -> String {
+    pub fn expand(&self, text: &str) -> String {
         let mut out = String::new();
         let mut rest = text;
         while let Some(at) = rest.find('$') {

@@ -89,6 +89,9 @@ pub enum FakeLoader {
     /// systemd-boot on an EFI system partition at `/boot/efi`, with entries as kernel-install makes
     /// them.
     SystemdBoot,
+    /// GRUB with boot loader entries and `grubby`, and a partition for `/boot`, as RHEL 9 and what is
+    /// made of it are installed.
+    Bls,
 }
 
 /// A server to be faked. All of it is public: take one of the two below and change what matters.
@@ -120,7 +123,7 @@ pub struct FakeServer {
     pub default_route: String,
     /// The root disk.
     pub disk: FakeDisk,
-    /// The file system of `/`, where `/boot` is too.
+    /// The file system of `/`, and of `/boot` where that is a partition of its own.
     pub root_fs: String,
     /// `osrelease`.
     pub kernel: String,
@@ -138,14 +141,16 @@ pub struct FakeServer {
 }
 
 /// Programs that the fake can act out.
-pub const PROGRAMS: [&str; 22] = [
+pub const PROGRAMS: [&str; 24] = [
     "bootctl",
     "chmod",
     "chown",
     "ethtool",
     "genisoimage",
     "grub-mkconfig",
+    "grub2-editenv",
     "grub2-mkconfig",
+    "grubby",
     "ip",
     "mkisofs",
     "modprobe",
@@ -171,7 +176,12 @@ fn address(text: &str) -> PciAddress {
 fn installed() -> Vec<String> {
     PROGRAMS
         .iter()
-        .filter(|name| !matches!(**name, "grub2-mkconfig" | "mkisofs"))
+        .filter(|name| {
+            !matches!(
+                **name,
+                "grub2-editenv" | "grub2-mkconfig" | "grubby" | "mkisofs"
+            )
+        })
         .map(|name| (*name).to_owned())
         .collect()
 }
@@ -297,6 +307,19 @@ impl FakeServer {
             disk_free: ByteSize::from_gib(100),
             programs: installed(),
         }
+    }
+
+    /// The lab's server as Rocky Linux 9 boots it: GRUB with entries, `grubby`, `grub2-editenv`.
+    #[must_use]
+    pub fn rocky() -> Self {
+        let mut server = Self::lab();
+        server.loader = FakeLoader::Bls;
+        server.kernel = "5.14.0-427.13.1.el9_4.x86_64".into();
+        let debians = ["bootctl", "grub-mkconfig", "update-grub"];
+        server.programs.retain(|name| !debians.contains(&&**name));
+        let own = ["grub2-editenv", "grub2-mkconfig", "grubby"];
+        server.programs.extend(own.map(str::to_owned));
+        server
     }
 
     /// How many logical CPUs.

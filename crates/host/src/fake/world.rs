@@ -126,6 +126,10 @@ impl World {
             self.install_sd_boot();
             return;
         }
+        if server.loader == FakeLoader::Bls {
+            self.install_bls();
+            return;
+        }
         tree.put(format!("/boot/vmlinuz-{}", server.kernel), "kernel", 0o644);
         tree.put(
             "/etc/default/grub",
@@ -160,6 +164,8 @@ impl World {
             let arguments = match self.server.loader {
                 FakeLoader::Grub => super::grub::next_boot(&self.tree, &self.server.root_fs)
                     .expect("the fake acts out all of grub.cfg: the fake wrote it"),
+                FakeLoader::Bls => super::blscfg::next_boot(&self.tree, &self.server.root_fs)
+                    .expect("GRUB finds what it boots"),
                 FakeLoader::SystemdBoot => {
                     self.next_entry().expect("systemd-boot finds what it boots")
                 }
@@ -379,16 +385,27 @@ impl World {
         let part = format!("{disk}/{name}1");
         tree.show(format!("{part}/dev"), format!("{major}:1"));
         tree.show(format!("{part}/partition"), 1);
-        for (number, path) in [(0, &disk), (1, &part)] {
+        let mut parts = vec![(0, disk.clone()), (1, part)];
+        let mut mounts = format!(
+            "22 1 {major}:1 / / rw,relatime shared:1 - {} /dev/{name}1 rw\n",
+            self.server.root_fs
+        );
+        if self.server.loader == FakeLoader::Bls {
+            let part = format!("{disk}/{name}2");
+            tree.show(format!("{part}/dev"), format!("{major}:2"));
+            tree.show(format!("{part}/partition"), 2);
+            parts.push((2, part));
+            mounts.push_str(&format!(
+                "23 22 {major}:2 / /boot rw,relatime shared:2 - {} /dev/{name}2 rw\n",
+                self.server.root_fs
+            ));
+        }
+        for (number, path) in &parts {
             tree.link(format!("/sys/dev/block/{major}:{number}"), path);
             let name = path.rsplit('/').next().unwrap_or_default();
             tree.link(format!("/sys/class/block/{name}"), path);
         }
         tree.link(format!("/sys/block/{name}"), &disk);
-        let mounts = format!(
-            "22 1 {major}:1 / / rw,relatime shared:1 - {} /dev/{name}1 rw\n",
-            self.server.root_fs
-        );
         tree.put("/proc/self/mountinfo", mounts, 0o444);
         let mounts = format!(
             "/dev/{name}1 / ext4 rw,relatime 0 0\nsysfs /sys sysfs rw 0 0\n\
