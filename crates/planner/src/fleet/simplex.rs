@@ -16,7 +16,7 @@ enum At {
 /// A variable's column: row and entry.
 pub(crate) type Column = Vec<(usize, f64)>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Program {
     rows: usize,
     columns: Vec<Column>,
@@ -96,6 +96,34 @@ impl Program {
             }
         }
         levels
+    }
+
+    /// Values a variable anew; [`Program::reprice`] is to follow.
+    pub fn set_value(&mut self, variable: usize, value: f64) {
+        self.value[variable] = value;
+    }
+
+    /// Works the prices out again from the basis.
+    pub fn reprice(&mut self) {
+        let rows = self.rows;
+        let values = self.basis.iter().map(|&at| match at.checked_sub(rows) {
+            Some(variable) => self.value[variable],
+            None => 0.0,
+        });
+        let values: Vec<f64> = values.collect();
+        for (price, inverse) in self.price.iter_mut().zip(self.inverse.chunks(rows)) {
+            *price = inverse
+                .iter()
+                .zip(&values)
+                .map(|(i, value)| i * value)
+                .sum();
+        }
+    }
+
+    /// The total value.
+    pub fn objective(&self) -> f64 {
+        let levels = self.levels();
+        levels.iter().zip(&self.value).map(|(l, v)| l * v).sum()
     }
 
     /// Goes on until nothing gains any more, or for so many steps; whether it is done.
