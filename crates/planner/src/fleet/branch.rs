@@ -57,7 +57,9 @@ enum Cut {
 }
 
 /// Steps of filling in all, for each guest and node: about as long as a few starts take.
-const STEPS: u64 = 3000;
+const STEPS: u64 = 2000;
+/// Steps at most, however large the fleet is.
+const MOST_STEPS: u64 = 6_000_000;
 
 /// Divides until no part can hold more than `value`, or the effort is spent; the bound. `size` is
 /// the number of guests times that of nodes.
@@ -82,7 +84,7 @@ pub(crate) fn divide<'y>(
             break;
         }
         let cut = cut(&part.columns);
-        let spent = parts >= effort.parts || steps >= size * STEPS;
+        let spent = parts >= effort.parts || steps >= (size * STEPS).min(MOST_STEPS);
         let Some(cut) = cut.filter(|_| !spent) else {
             bound = bound.max(part.columns.bound);
             if spent {

@@ -24,6 +24,9 @@ const ONE: i64 = 1 << 32;
 /// What a filling has to gain beyond its bin's price to be worth a column.
 const LEAST: i64 = ONE / 1_000_000;
 
+/// So many entries of the program cost as much as one step of filling.
+const ENTRIES: u64 = 256;
+
 /// What the program's arithmetic may be wrong by.
 const NEAR: f64 = 1e-3;
 
@@ -63,7 +66,7 @@ pub(crate) struct Columns<'y> {
     seen: HashSet<(usize, Rc<Filling>)>,
     pub(super) terms: Terms,
     pub bound: u64,
-    /// Steps that filling took.
+    /// Steps that filling took, and solving in terms of these.
     pub steps: u64,
 }
 
@@ -295,7 +298,9 @@ impl<'y> Columns<'y> {
         const STEPS: usize = 20_000;
         let mut limit = QUICK;
         for _ in 0..times {
+            let before = self.program.work();
             self.program.solve(STEPS);
+            self.steps += (self.program.work() - before) / ENTRIES;
             let sure = self.program.objective() - self.terms.over as f64;
             if until && sure >= (enough + 1) as f64 + NEAR {
                 return;

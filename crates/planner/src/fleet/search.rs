@@ -157,7 +157,7 @@ fn by_fillings<'y>(
 }
 
 /// Of the starts so many a part come before all placements are looked at in parts.
-const FEW: u64 = 16;
+const FEW: u64 = 4;
 /// Rounds of ejections for a part.
 const SHORT: u64 = 60;
 

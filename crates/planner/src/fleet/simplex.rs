@@ -30,6 +30,8 @@ pub(crate) struct Program {
     basis: Vec<usize>,
     level: Vec<f64>,
     price: Vec<f64>,
+    /// Variables that entered, so far.
+    entered: u64,
 }
 
 const TINY: f64 = 1e-9;
@@ -65,6 +67,7 @@ impl Program {
             inverse,
             basis: (0..rows).collect(),
             price: vec![0.0; rows],
+            entered: 0,
         }
     }
 
@@ -120,6 +123,11 @@ impl Program {
         }
     }
 
+    /// The work done so far: entries of the inverse that were looked at.
+    pub fn work(&self) -> u64 {
+        self.entered * (self.rows * self.rows) as u64
+    }
+
     /// The total value.
     pub fn objective(&self) -> f64 {
         let levels = self.levels();
@@ -132,6 +140,7 @@ impl Program {
             let Some((entering, rising)) = self.entering() else {
                 return true;
             };
+            self.entered += 1;
             if !self.step(entering, rising) {
                 return true;
             }
