@@ -42,6 +42,9 @@ pub(crate) struct Pair {
     rows: Vec<(usize, i64)>,
 }
 
+/// The rows of a part's cell and of its virtual functions; none when it counts as a guest.
+type Half = Option<(usize, Option<usize>)>;
+
 /// A variable of the program.
 #[derive(Debug, Clone)]
 pub(crate) enum Variable {
@@ -58,8 +61,8 @@ pub(crate) struct Columns<'y> {
     pub(super) bins: Rc<Vec<Bin>>,
     pub(super) parts: Rc<Vec<Part>>,
     number_of: Rc<HashMap<Part, usize>>,
-    /// By part: the rows of its cell and of its virtual functions; none when it counts as a guest.
-    pub(super) half_of: Rc<Vec<Option<(usize, Option<usize>)>>>,
+    /// By part.
+    pub(super) half_of: Rc<Vec<Half>>,
     pub(super) pairs: Rc<Vec<Pair>>,
     pub(super) program: Program,
     pub(super) columns: Vec<Variable>,
