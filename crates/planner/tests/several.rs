@@ -406,8 +406,8 @@ fn a_group_larger_than_the_fleet_leaves_one_over_and_it_is_proven() {
 
 #[test]
 fn a_slice_for_another_server_is_refused_for_that_before_it_is_apart() {
-    let apart = |name, server| on(apart_from(slice(name, 2), "workers"), server);
-    let slices = vec![apart("a", "one"), apart("b", "one"), apart("c", "two")];
+    let apart = |name| apart_from(slice(name, 2), "workers");
+    let slices = vec![apart("a"), apart("b"), on(apart("c"), "two")];
     let refusal = plan(&spec(slices), &named("one")).unwrap_err();
     assert!(matches!(refusal, Refusal::OtherServer { .. }), "{refusal}");
 }
