@@ -1,7 +1,7 @@
 //! Packs guests onto servers: a case a line in, its placement a line out.
 //!
 //! ```text
-//! pack [--model m1|m2] [--objective count|vcpus] [--arrival [--repack]] [--rounds N] [--starts N] [--report FILE] CASES.jsonl > PLACEMENTS.jsonl
+//! pack [--model m1|m2] [--objective count|vcpus] [--arrival [--repack]] [--rounds N] [--starts N] [--parts N] [--report FILE] CASES.jsonl > PLACEMENTS.jsonl
 //! ```
 //!
 //! A case has hosts (`tpc` threads a core; nodes with `huge_1g`, `vfs` and cores with their
@@ -9,7 +9,7 @@
 //! `numa_nodes`, `mem_gib`, `vfs`). Model m1 shares cores between guests, m2 does not. Without
 //! `--arrival` as many as possible are placed, in whatever order, so `--repack` says nothing more.
 //! With it, order counts and nobody who was accepted is dropped; `--repack` lets the placed move.
-//! `--rounds` and `--starts` say how much is tried, where the usual effort is not meant.
+//! `--rounds`, `--starts` and `--parts` say how much is tried, where the usual effort is not meant.
 //! The report has a line for each case with what was reached and what cannot be exceeded.
 #![allow(
     clippy::disallowed_methods,
@@ -107,6 +107,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--repack" => options.repack = true,
             "--rounds" => options.effort.rounds = value()?.parse()?,
             "--starts" => options.effort.starts = value()?.parse()?,
+            "--parts" => options.effort.parts = value()?.parse()?,
             "--report" => options.report = Some(value()?),
             other if other.starts_with('-') => return Err(format!("no option `{other}`").into()),
             _ => options.cases.push(arg),

@@ -140,10 +140,11 @@ impl<'a> Standing<'a> {
     /// others by their labels, and two that are to be on different ones.
     ///
     /// # Errors
-    /// [`Refusal::OtherServer`], [`Refusal::Selector`] and [`Refusal::Apart`], of the first.
+    /// [`Refusal::OtherServer`] or [`Refusal::Selector`] of the first that is for another server, else
+    /// [`Refusal::Apart`] of the first that is to be elsewhere.
     pub fn here(&self, slices: &[&SliceSpec]) -> Result<(), Refusal> {
         let here = &self.inventory.machine.hostname;
-        for (at, slice) in slices.iter().enumerate() {
+        for slice in slices {
             if let Some(server) = slice.server.as_ref().filter(|server| *server != here) {
                 return Err(Refusal::OtherServer {
                     slice: slice.name.clone(),
@@ -160,6 +161,9 @@ impl<'a> Standing<'a> {
                     servers: selector.servers().map(str::to_owned).collect(),
                 });
             }
+        }
+        // Only then: of a fleet's slices those for other servers tell more than that they are apart.
+        for (at, slice) in slices.iter().enumerate() {
             let Some(group) = &slice.apart else { continue };
             let mut before = slices[..at].iter();
             if let Some(first) = before.find(|other| other.apart.as_ref() == Some(group)) {

@@ -405,6 +405,14 @@ fn a_group_larger_than_the_fleet_leaves_one_over_and_it_is_proven() {
 }
 
 #[test]
+fn a_slice_for_another_server_is_refused_for_that_before_it_is_apart() {
+    let apart = |name| apart_from(slice(name, 2), "workers");
+    let slices = vec![apart("a"), apart("b"), on(apart("c"), "two")];
+    let refusal = plan(&spec(slices), &named("one")).unwrap_err();
+    assert!(matches!(refusal, Refusal::OtherServer { .. }), "{refusal}");
+}
+
+#[test]
 fn one_server_refuses_two_slices_that_are_to_be_apart() {
     let slices = ["a", "b"].map(|name| apart_from(slice(name, 2), "workers"));
     let refusal = plan(&spec(slices.into()), &named("one")).unwrap_err();

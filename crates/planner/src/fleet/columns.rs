@@ -7,13 +7,16 @@
 //! best filling of each bin and what the guests pay are more than a placement can be worth. On a
 //! larger server the two cells of a guest are held together by their numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
+use super::bins::{self, Bin, Part, load, place};
 use super::ejection::Dice;
-use super::knapsack::{self, Filling, Piece, Room};
-use super::load::{DIMS, Load, VFS};
+use super::knapsack::{self, Filling, Piece};
+use super::load::DIMS;
 use super::simplex::{Column, Program};
-use super::yard::{Place, State, Yard};
+use super::terms::Terms;
+use super::yard::{State, Yard};
 
 /// The whole numbers that stand for a gain of 1.
 const ONE: i64 = 1 << 32;
@@ -21,58 +24,58 @@ const ONE: i64 = 1 << 32;
 /// What a filling has to gain beyond its bin's price to be worth a column.
 const LEAST: i64 = ONE / 1_000_000;
 
-/// What is filled as one: alike, so that the same fillings serve all members.
-#[derive(Debug, Clone)]
-struct Bin {
-    /// The first node of each member.
-    spots: Vec<usize>,
-    nodes: usize,
-    smt: bool,
-    room: Room,
-    prices: Vec<[f64; DIMS]>,
-    /// The server, when the bin is a node of it.
-    server: Option<usize>,
-}
+/// So many entries of the program cost as much as one step of filling.
+const ENTRIES: u64 = 256;
 
-/// What a filling counts: a guest in a bin that is a server, a cell in a bin that is a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Part {
-    kind: usize,
-    /// By node of the bin: the cell that lies there.
-    cells: [Option<usize>; 2],
-    vfs: [i32; 2],
-    /// The server whose nodes are bins, for a guest of two cells.
-    server: Option<usize>,
-}
+/// What the program's arithmetic may be wrong by.
+const NEAR: f64 = 1e-3;
+
+/// Steps for one bin, first while any better filling will do, then for the best.
+const QUICK: u32 = 80;
+const EXACT: u32 = 40_000;
 
 /// A guest of two cells on a server whose nodes are bins.
 #[derive(Debug)]
-struct Pair {
-    kind: usize,
+pub(crate) struct Pair {
+    pub kind: usize,
     /// Rows, and how often the pair counts there.
     rows: Vec<(usize, i64)>,
 }
 
+/// The rows of a part's cell and of its virtual functions; none when it counts as a guest.
+type Half = Option<(usize, Option<usize>)>;
+
+/// A variable of the program.
+#[derive(Debug, Clone)]
+pub(crate) enum Variable {
+    Pair(usize),
+    /// A bin and its filling.
+    Filling(usize, Rc<Filling>),
+    /// Takes the place of guests of a kind: how many at most, and what each is worth.
+    Idle(usize, i64, i64),
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct Columns<'y> {
-    yard: &'y Yard,
-    bins: Vec<Bin>,
-    parts: Vec<Part>,
-    number_of: HashMap<Part, usize>,
-    /// By part: the rows of its cell and of its virtual functions; none when it counts as a guest.
-    half_of: Vec<Option<(usize, Option<usize>)>>,
-    pairs: Vec<Pair>,
-    program: Program,
-    /// By variable of the program: the bin and its filling; none for a pair.
-    columns: Vec<Option<(usize, Filling)>>,
-    seen: HashMap<(usize, Filling), ()>,
+    pub(super) yard: &'y Yard,
+    pub(super) bins: Rc<Vec<Bin>>,
+    pub(super) parts: Rc<Vec<Part>>,
+    number_of: Rc<HashMap<Part, usize>>,
+    /// By part.
+    pub(super) half_of: Rc<Vec<Half>>,
+    pub(super) pairs: Rc<Vec<Pair>>,
+    pub(super) program: Program,
+    pub(super) columns: Vec<Variable>,
+    seen: HashSet<(usize, Rc<Filling>)>,
+    pub(super) terms: Terms,
     pub bound: u64,
-    /// Times that fillings were asked for.
-    pub asked: usize,
+    /// Steps that filling took, and solving in terms of these.
+    pub steps: u64,
 }
 
 impl<'y> Columns<'y> {
     pub fn new(yard: &'y Yard, class_of: &[usize], prices: &[[f64; DIMS]], bound: u64) -> Self {
-        let bins = bins(yard, class_of, prices);
+        let bins = bins::bins(yard, class_of, prices);
         let mut bounds: Vec<f64> = bins.iter().map(|bin| bin.spots.len() as f64).collect();
         bounds.extend(yard.kinds.iter().map(|kind| f64::from(kind.count)));
         let mut parts = Vec::new();
@@ -139,24 +142,33 @@ impl<'y> Columns<'y> {
             let kind = &yard.kinds[pair.kind];
             let column = pair.rows.iter().map(|&(row, n)| (row, n as f64)).collect();
             program.add(column, f64::from(kind.value), f64::from(kind.count));
-            columns.push(None);
+            columns.push(Variable::Pair(columns.len()));
         }
+        let kinds = yard.kinds.iter();
         Self {
-            number_of: parts
-                .iter()
-                .enumerate()
-                .map(|(at, &part)| (part, at))
-                .collect(),
+            number_of: Rc::new(
+                parts
+                    .iter()
+                    .enumerate()
+                    .map(|(at, &part)| (part, at))
+                    .collect(),
+            ),
             yard,
-            bins,
-            parts,
-            half_of,
-            pairs,
+            bins: Rc::new(bins),
+            parts: Rc::new(parts),
+            half_of: Rc::new(half_of),
+            pairs: Rc::new(pairs),
             program,
             columns,
-            seen: HashMap::new(),
+            seen: HashSet::new(),
+            terms: Terms {
+                counts: kinds.clone().map(|kind| (0, kind.count)).collect(),
+                worth: kinds.map(|kind| i64::from(kind.value)).collect(),
+                barred: HashSet::new(),
+                over: 0,
+            },
             bound,
-            asked: 0,
+            steps: 0,
         }
     }
 
@@ -218,19 +230,16 @@ impl<'y> Columns<'y> {
 
     fn add(&mut self, bin: usize, mut filling: Filling) -> bool {
         filling.sort_unstable();
-        if filling.is_empty() || self.seen.insert((bin, filling.clone()), ()).is_some() {
+        let filling = Rc::new(filling);
+        if filling.is_empty() || !self.seen.insert((bin, Rc::clone(&filling))) {
             return false;
         }
         let mut column: Column = vec![(bin, 1.0)];
-        let mut value = 0.0;
-        for &(part, count) in &filling {
+        for &(part, count) in filling.iter() {
             let of = self.parts[part];
             let count = f64::from(count);
             match self.half_of[part] {
-                None => {
-                    column.push((yard_row(&self.bins, of.kind), count));
-                    value += f64::from(self.yard.kinds[of.kind].value) * count;
-                }
+                None => column.push((yard_row(&self.bins, of.kind), count)),
                 Some((own, vfs)) => {
                     column.push((own, -count));
                     let share = f64::from(of.vfs[0]);
@@ -246,23 +255,59 @@ impl<'y> Columns<'y> {
             }
             same
         });
-        self.program
-            .add(column, value, self.bins[bin].spots.len() as f64);
-        self.columns.push(Some((bin, filling)));
+        let most = self.bins[bin].spots.len() as f64;
+        let variable = Variable::Filling(bin, filling);
+        self.program.add(column, self.value(&variable), most);
+        self.columns.push(variable);
         true
     }
 
+    /// What a variable of 1 is worth.
+    pub(super) fn value(&self, variable: &Variable) -> f64 {
+        /// What a kind costs in a bin that it is barred from: more than anything gains there.
+        const BARRED: i64 = 1 << 20;
+        let value = match variable {
+            Variable::Pair(pair) => self.terms.worth[self.pairs[*pair].kind],
+            Variable::Idle(_, _, worth) => *worth,
+            Variable::Filling(bin, filling) => {
+                let each = filling.iter().map(|&(part, count)| {
+                    let kind = self.parts[part].kind;
+                    let worth = match self.half_of[part] {
+                        None => self.terms.worth[kind],
+                        Some(_) => 0,
+                    };
+                    let barred = self.terms.barred.contains(&(kind, *bin));
+                    (worth - if barred { BARRED } else { 0 }) * i64::from(count)
+                });
+                each.sum()
+            }
+        };
+        value as f64
+    }
+
+    /// Values all variables anew.
+    pub(super) fn revalue(&mut self) {
+        for at in 0..self.columns.len() {
+            let value = self.value(&self.columns[at]);
+            self.program.set_value(at, value);
+        }
+        self.program.reprice();
+    }
+
     /// Makes columns until none is missing, or the bound is no more than `enough`, or they were
-    /// asked for so many times.
-    pub fn improve(&mut self, enough: u64, times: usize) {
+    /// asked for so many times. With `until` it also ends when it is certain that the bound stays
+    /// above `enough`.
+    pub fn improve(&mut self, enough: u64, times: usize, until: bool) {
         const STEPS: usize = 20_000;
-        /// Steps for one bin, first while any better filling will do, then for the best.
-        const QUICK: u32 = 80;
-        const EXACT: u32 = 40_000;
         let mut limit = QUICK;
         for _ in 0..times {
+            let before = self.program.work();
             self.program.solve(STEPS);
-            self.asked += 1;
+            self.steps += (self.program.work() - before) / ENTRIES;
+            let sure = self.program.objective() - self.terms.over as f64;
+            if until && sure >= (enough + 1) as f64 + NEAR {
+                return;
+            }
             let prices: Vec<i64> = self
                 .program
                 .prices()
@@ -286,41 +331,67 @@ impl<'y> Columns<'y> {
     }
 
     /// The bound for these prices, and the fillings that gain by them.
-    fn price(&self, prices: &[i64], limit: u32) -> (u64, Vec<(usize, Filling)>) {
-        let mut total: i128 = 0;
+    fn price(&mut self, prices: &[i64], limit: u32) -> (u64, Vec<(usize, Filling)>) {
+        let mut total = -i128::from(self.terms.over) * i128::from(ONE);
         for (number, kind) in self.yard.kinds.iter().enumerate() {
             let paid = prices[yard_row(&self.bins, number)];
             total += i128::from(paid) * i128::from(kind.count);
         }
-        for pair in &self.pairs {
-            let kind = &self.yard.kinds[pair.kind];
-            let rows = pair.rows.iter();
-            let paid: i128 = rows
-                .map(|&(row, n)| i128::from(prices[row]) * i128::from(n))
-                .sum();
-            let value = i128::from(kind.value) * i128::from(ONE);
-            total += (value - paid).max(0) * i128::from(kind.count);
+        for variable in &self.columns {
+            let (paid, number, value) = match variable {
+                Variable::Pair(pair) => {
+                    let Pair { kind, rows } = &self.pairs[*pair];
+                    let rows = rows.iter();
+                    let paid = rows.map(|&(row, n)| i128::from(prices[row]) * i128::from(n));
+                    let count = i64::from(self.yard.kinds[*kind].count);
+                    (paid.sum(), count, self.terms.worth[*kind])
+                }
+                &Variable::Idle(row, number, worth) => (i128::from(prices[row]), number, worth),
+                Variable::Filling(..) => continue,
+            };
+            let value = i128::from(value) * i128::from(ONE);
+            total += (value - paid).max(0) * i128::from(number);
         }
         let mut found = Vec::new();
-        for (number, bin) in self.bins.iter().enumerate() {
+        let slack = self.slack();
+        let bins = Rc::clone(&self.bins);
+        for (number, bin) in bins.iter().enumerate() {
             let pieces = self.pieces(bin, prices);
+            let pieces = pieces.into_iter();
+            let barred = |piece: &Piece| self.terms.barred.contains(&(piece.kind, number));
+            let pieces: Vec<Piece> = pieces.filter(|piece| !barred(piece)).collect();
+            let weights = if limit > QUICK {
+                knapsack::weigh(&bin.room, &pieces)
+            } else {
+                bin.prices.clone()
+            };
             let kinds = self.yard.kinds.len();
             let filled = knapsack::fill(
                 &bin.room,
-                &bin.prices,
+                &weights,
                 pieces,
                 kinds,
-                prices[number] + LEAST,
+                prices[number] + LEAST.max(slack),
                 limit,
             );
+            self.steps += u64::from(filled.steps);
             total += i128::from(filled.bound) * bin.spots.len() as i128;
             let last = filled.fillings.len().saturating_sub(2);
             found.extend(filled.fillings[last..].iter().map(|f| (number, f.clone())));
         }
         (
-            u64::try_from(total / i128::from(ONE)).unwrap_or(u64::MAX),
+            u64::try_from(total.max(0) / i128::from(ONE)).unwrap_or(u64::MAX),
             found,
         )
+    }
+
+    /// What a bin's filling may gain beyond its price without the bound getting to the next whole
+    /// number: so near the best need not be looked for.
+    fn slack(&self) -> i64 {
+        let reached = self.program.objective() - self.terms.over as f64 + NEAR;
+        let members: usize = self.bins.iter().map(|bin| bin.spots.len()).sum();
+        let left = reached.floor() + 1.0 - reached - NEAR;
+        (left * 0.9 / members.max(1) as f64 * ONE as f64) as i64
     }
 
     fn pieces(&self, bin: &Bin, prices: &[i64]) -> Vec<Piece> {
@@ -338,7 +409,7 @@ impl<'y> Columns<'y> {
                 continue;
             };
             let gain = match self.half_of[id] {
-                None => i64::from(kind.value) * ONE - prices[yard_row(&self.bins, part.kind)],
+                None => self.terms.worth[part.kind] * ONE - prices[yard_row(&self.bins, part.kind)],
                 Some((own, vfs)) => {
                     prices[own] + vfs.map_or(0, |row| prices[row] * i64::from(part.vfs[0]))
                 }
@@ -376,7 +447,7 @@ impl<'y> Columns<'y> {
         }
         let mut choices: Vec<Vec<(f64, usize)>> = vec![Vec::new(); self.bins.len()];
         for (at, level) in self.program.levels().into_iter().enumerate() {
-            if let Some((bin, _)) = &self.columns[at]
+            if let Variable::Filling(bin, _) = &self.columns[at]
                 && level > 1e-6
             {
                 choices[*bin].push((level, at));
@@ -398,10 +469,10 @@ impl<'y> Columns<'y> {
             });
             let Some((level, at)) = chosen else { continue };
             *level = (*level - 1.0).max(0.0);
-            let Some((_, filling)) = &self.columns[*at] else {
+            let Variable::Filling(_, filling) = &self.columns[*at] else {
                 continue;
             };
-            for &(part, count) in filling {
+            for &(part, count) in filling.iter() {
                 let part = self.parts[part];
                 if self.half_of[self.number_of[&part]].is_some() {
                     continue;
@@ -421,66 +492,6 @@ impl<'y> Columns<'y> {
 }
 
 /// The row of a kind's number.
-fn yard_row(bins: &[Bin], kind: usize) -> usize {
+pub(crate) fn yard_row(bins: &[Bin], kind: usize) -> usize {
     bins.len() + kind
-}
-
-/// Where a part that is a whole guest lies, in a bin that starts at this node.
-fn place(part: &Part, spot: usize) -> Place {
-    let mut place = Place::one(spot, part.vfs[0]);
-    for (node, cell) in part.cells.iter().enumerate() {
-        if let Some(cell) = *cell {
-            place.spots[cell] = spot + node;
-            place.vfs[cell] = part.vfs[node];
-        }
-    }
-    place
-}
-
-/// What a part takes of its bin.
-fn load(loads: &[Option<Load>; 2], part: &Part) -> Option<Room> {
-    let mut nodes = [[0; 8]; 2];
-    for (node, cell) in part.cells.iter().enumerate() {
-        if let Some(cell) = *cell {
-            nodes[node] = loads[cell]?;
-            nodes[node][VFS] = part.vfs[node];
-        }
-    }
-    Some(knapsack::join(&nodes))
-}
-
-/// Servers of one or two nodes, and the nodes of larger ones; those that are alike together.
-fn bins(yard: &Yard, class_of: &[usize], prices: &[[f64; DIMS]]) -> Vec<Bin> {
-    let mut bins: Vec<Bin> = Vec::new();
-    let mut put = |first: usize, nodes: usize, server: Option<usize>| {
-        let spots = first..first + nodes;
-        let bin = Bin {
-            spots: vec![first],
-            nodes,
-            smt: yard.spots[first].smt,
-            room: knapsack::join(yard.spots[spots.clone()].iter().map(|spot| &spot.room)),
-            prices: spots.map(|spot| prices[class_of[spot]]).collect(),
-            server,
-        };
-        let like = bins.iter_mut().find(|other| {
-            (other.nodes, other.smt, other.room, other.server) == (nodes, bin.smt, bin.room, server)
-        });
-        match like {
-            Some(other) => other.spots.push(first),
-            None => bins.push(bin),
-        }
-    };
-    for (server, &(first, end)) in yard.servers.iter().enumerate() {
-        if first == end {
-            continue;
-        }
-        if end - first <= knapsack::NODES {
-            put(first, end - first, None);
-        } else {
-            for spot in first..end {
-                put(spot, 1, Some(server));
-            }
-        }
-    }
-    bins
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::load::{DIMS, Load};
+use super::simplex::{Column, Program};
 
 /// The numbers of up to two nodes, one after the other.
 pub(crate) type Room = [i32; 16];
@@ -43,6 +44,7 @@ pub(crate) struct Filled {
     pub bound: i64,
     /// The best, after others that were best for a while.
     pub fillings: Vec<Filling>,
+    pub steps: u32,
 }
 
 struct Filler<'p> {
@@ -64,6 +66,39 @@ struct Filler<'p> {
     steps: u32,
     /// Steps before the best so far is taken.
     limit: u32,
+}
+
+/// Prices by which the pieces' weights say most: those of the fractional filling.
+pub(crate) fn weigh(room: &Room, pieces: &[Piece]) -> Vec<[f64; DIMS]> {
+    /// Steps of the program, which is tiny.
+    const STEPS: usize = 400;
+    /// So much more than the least of [`fill`].
+    const SCALE: f64 = 1e4 / (1u64 << 32) as f64;
+    let fitting = pieces.iter();
+    let fitting = fitting.filter(|piece| piece.gain > 0 && fits(&piece.load, room));
+    let mut rows: Vec<f64> = room.iter().map(|&room| f64::from(room.max(0))).collect();
+    let mut row_of: HashMap<usize, usize> = HashMap::new();
+    for piece in fitting.clone() {
+        row_of.entry(piece.kind).or_insert_with(|| {
+            rows.push(f64::from(piece.most));
+            rows.len() - 1
+        });
+    }
+    let mut program = Program::new(rows);
+    for piece in fitting {
+        let entries = piece.load.iter().enumerate().filter(|(_, load)| **load > 0);
+        let mut column: Column = entries.map(|(at, &load)| (at, f64::from(load))).collect();
+        column.push((row_of[&piece.kind], 1.0));
+        let most = f64::from(piece.most);
+        program.add(column, piece.gain as f64 * SCALE, most);
+    }
+    program.solve(STEPS);
+    let nodes = program.prices()[..room.len()].chunks(8).map(|node| {
+        let mut prices = [0.0; DIMS];
+        prices.copy_from_slice(&node[..DIMS]);
+        prices.map(|price: f64| price.max(0.0))
+    });
+    nodes.collect()
 }
 
 /// Fills a room with what gains more than `floor`. The prices say how the numbers are weighed against each other for the bound; any
@@ -140,6 +175,7 @@ pub(crate) fn fill(
         } else {
             filler.best
         },
+        steps: filler.steps,
         fillings: filler.found,
     }
 }

@@ -10,7 +10,9 @@
     reason = "a number of a load stands at the same place in several vectors"
 )]
 
+mod bins;
 mod bound;
+mod branch;
 mod columns;
 mod ejection;
 mod greedy;
@@ -21,6 +23,7 @@ mod loose;
 mod pins;
 mod search;
 mod simplex;
+mod terms;
 mod yard;
 
 pub use live::{Fleet, GuestId, Moved};

@@ -5,6 +5,7 @@
 //! the goal and give new starts. Each means is left as soon as the goal is reached.
 
 use super::bound::{self, Bound};
+use super::branch;
 use super::columns::Columns;
 use super::ejection::{Dice, Search};
 use super::greedy;
@@ -20,6 +21,8 @@ pub struct Effort {
     pub columns: usize,
     /// New starts from fillings; for small fleets, whose starts cost little, up to three times as many.
     pub starts: u64,
+    /// Parts that all placements are divided into, where a bound is not met.
+    pub parts: usize,
 }
 
 impl Default for Effort {
@@ -28,6 +31,7 @@ impl Default for Effort {
             rounds: 2000,
             columns: 400,
             starts: 96,
+            parts: 400,
         }
     }
 }
@@ -110,32 +114,52 @@ fn by_fillings<'y>(
 ) -> Found<'y> {
     let mut columns = Columns::new(yard, &bound.class_of, &bound.prices, bound.value);
     columns.learn(&state);
-    columns.improve(state.value, effort.columns);
+    columns.improve(state.value, effort.columns, false);
     let mut dice = Dice::new(5);
-    let mut since = 0;
     let rounds = size.clamp(50, effort.rounds.max(50));
     let starts = (effort.starts * effort.rounds / rounds).min(effort.starts * 3);
+    let attempt = |from: &Columns<'y>, state: &mut State<'y>, seed, rounds, dice: &mut Dice| {
+        let mut start = from.sample(state, dice);
+        greedy::fill(&mut start, &aim.cheapest, &bound.regret);
+        let mut search = Search::new(start, aim.wanted.clone(), &aim.cost, &bound.regret, seed);
+        search.run(from.bound, rounds);
+        let better = search.best.value > state.value;
+        if better {
+            *state = search.best;
+        }
+        better
+    };
+    // A few starts first, since they cost less than parts; most of them only when these are spent.
+    let few = starts.div_ceil(FEW);
+    let mut limit = columns.bound;
+    let mut since = 0;
     for seed in 0..starts {
+        if seed == few && state.value < limit {
+            limit = branch::divide(&columns, state.value, size, effort, |part| {
+                attempt(part, &mut state, seed, rounds.min(SHORT), &mut dice);
+                state.value
+            });
+        }
         // A bound that is a little too high must not cost all the effort there is.
-        if state.value >= columns.bound || since > starts * 2 / 3 {
+        if state.value >= limit || since > starts * 2 / 3 {
             break;
         }
         since += 1;
-        let mut start = columns.sample(&state, &mut dice);
-        greedy::fill(&mut start, &aim.cheapest, &bound.regret);
-        let mut search = Search::new(start, aim.wanted.clone(), &aim.cost, &bound.regret, seed);
-        search.run(columns.bound, rounds);
-        if search.best.value > state.value {
-            state = search.best;
+        if attempt(&columns, &mut state, seed, rounds, &mut dice) {
             since = 0;
         }
     }
     Found {
-        bound: columns.bound.max(state.value),
+        bound: limit.max(state.value),
         state,
         means: Means::Fillings,
     }
 }
+
+/// Of the starts so many a part come before all placements are looked at in parts.
+const FEW: u64 = 4;
+/// Rounds of ejections for a part.
+const SHORT: u64 = 60;
 
 /// Guests by how hard they are to place.
 fn by_size(yard: &Yard) -> Vec<usize> {

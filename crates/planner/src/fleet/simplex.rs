@@ -16,7 +16,7 @@ enum At {
 /// A variable's column: row and entry.
 pub(crate) type Column = Vec<(usize, f64)>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Program {
     rows: usize,
     columns: Vec<Column>,
@@ -30,6 +30,8 @@ pub(crate) struct Program {
     basis: Vec<usize>,
     level: Vec<f64>,
     price: Vec<f64>,
+    /// Variables that entered, so far.
+    entered: u64,
 }
 
 const TINY: f64 = 1e-9;
@@ -65,6 +67,7 @@ impl Program {
             inverse,
             basis: (0..rows).collect(),
             price: vec![0.0; rows],
+            entered: 0,
         }
     }
 
@@ -98,12 +101,46 @@ impl Program {
         levels
     }
 
+    /// Values a variable anew; [`Program::reprice`] is to follow.
+    pub fn set_value(&mut self, variable: usize, value: f64) {
+        self.value[variable] = value;
+    }
+
+    /// Works the prices out again from the basis.
+    pub fn reprice(&mut self) {
+        let rows = self.rows;
+        let values = self.basis.iter().map(|&at| match at.checked_sub(rows) {
+            Some(variable) => self.value[variable],
+            None => 0.0,
+        });
+        let values: Vec<f64> = values.collect();
+        for (price, inverse) in self.price.iter_mut().zip(self.inverse.chunks(rows)) {
+            *price = inverse
+                .iter()
+                .zip(&values)
+                .map(|(i, value)| i * value)
+                .sum();
+        }
+    }
+
+    /// The work done so far: entries of the inverse that were looked at.
+    pub fn work(&self) -> u64 {
+        self.entered * (self.rows * self.rows) as u64
+    }
+
+    /// The total value.
+    pub fn objective(&self) -> f64 {
+        let levels = self.levels();
+        levels.iter().zip(&self.value).map(|(l, v)| l * v).sum()
+    }
+
     /// Goes on until nothing gains any more, or for so many steps; whether it is done.
     pub fn solve(&mut self, most: usize) -> bool {
         for _ in 0..most {
             let Some((entering, rising)) = self.entering() else {
                 return true;
             };
+            self.entered += 1;
             if !self.step(entering, rising) {
                 return true;
             }

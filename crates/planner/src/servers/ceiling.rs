@@ -101,9 +101,11 @@ fn pack(seats: &Seats<'_>, slices: &[usize]) -> Packing {
         .map(|&slice| guest(seats, slice, unit))
         .collect();
     let (sharing, goal) = (Sharing::WholeCores, Objective::Count);
-    // The seats are only a start, and the bound does not gain by more starts.
+    // The seats are only a start, and the bound does not gain by more starts; parts are for few
+    // servers, where one guest more or less shows.
     let effort = Effort {
-        starts: 24,
+        starts: 8,
+        parts: 0,
         ..Effort::default()
     };
     fleet::pack(&servers, &guests, sharing, goal, effort)
