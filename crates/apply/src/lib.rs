@@ -30,6 +30,7 @@ mod site;
 mod status;
 mod step;
 mod steps;
+mod up;
 mod xml;
 
 pub use apply::{ApplyOptions, Outcome, Phase, apply, fall_back, resume};
@@ -41,3 +42,4 @@ pub use release::{ReleaseOptions, Released, Which, release};
 pub use sequence::steps;
 pub use status::{GuestState, SliceStatus, Status, status};
 pub use step::{Before, Observation, Step};
+pub use up::NotUp;

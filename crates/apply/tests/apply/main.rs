@@ -8,6 +8,7 @@
 mod bad_days;
 mod crash;
 mod dynamic;
+mod guests;
 mod journal;
 mod refusals;
 mod story;
