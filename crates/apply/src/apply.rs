@@ -11,6 +11,7 @@ use crate::error::{ApplyError, FELL_BACK_HINT, Problem};
 use crate::event::{Event, State};
 use crate::execute::{AtReboot, Executor, Stop, due, running};
 use crate::journal::{self, Ledger, Run};
+use crate::libvirt_guests;
 use crate::paths::{JOURNAL, PLAN, PLAN_BEFORE};
 use crate::preflight::{preflight, succession};
 use crate::release::{self, ReleaseOptions};
@@ -344,6 +345,10 @@ pub fn resume(
                     .hint("run it with `sudo`"),
             ],
         });
+    }
+    if phase == Phase::Host {
+        // Before anything that may fail: what cannot be brought back must not be started either.
+        libvirt_guests::keep_out(machine, events);
     }
     let (mut executor, _) = Executor::start(machine, PATIENCE, events)?;
     let outcome = bring_back(&mut executor, phase, binary);

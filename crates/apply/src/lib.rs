@@ -21,6 +21,7 @@ mod event;
 mod execute;
 mod guest;
 mod journal;
+mod libvirt_guests;
 mod paths;
 mod preflight;
 mod release;

@@ -1,4 +1,4 @@
-//! Guests that start and do not come up.
+//! Guests that start and do not come up, and who else might start them.
 
 use std::time::Duration;
 
@@ -181,4 +181,38 @@ fn while_a_guest_is_waited_for_others_may_work_on_the_server() {
     })
     .unwrap();
     assert_eq!(free, Some((true, None)));
+}
+
+#[test]
+fn libvirt_guests_starts_none_of_ours_and_all_of_the_others() {
+    const LIST: &str = "/var/lib/libvirt/libvirt-guests";
+    const FOREIGN: &str = "11111111-2222-3333-4444-555555555555";
+    let server = lab();
+    server.slice();
+    let uuids: Vec<&str> = server
+        .plan
+        .slices()
+        .iter()
+        .map(|s| s.uuid.as_str())
+        .collect();
+    // As it writes it when the host goes down.
+    server.fake.put(
+        LIST,
+        format!("default {} {FOREIGN} {}\n", uuids[0], uuids[1]),
+    );
+    server.fake.reboot_with(|fake| {
+        let mut events = Vec::new();
+        resume(fake, Phase::Host, BINARY, &mut |event| events.push(event)).unwrap();
+        assert!(notes(&events).contains("libvirt-guests.service does not start 2 of ours"));
+    });
+    let list = server.fake.root().read_text(LIST).unwrap();
+    assert_eq!(list, format!("default {FOREIGN}\n"));
+
+    // Also when nothing of ours can be brought back.
+    server.fake.put(LIST, format!("default {}\n", uuids[1]));
+    server.fake.swap_cards("enp65s0", "enp66s0");
+    server.fake.reboot_with(|fake| {
+        let _ = resume(fake, Phase::Host, BINARY, &mut |_| {});
+    });
+    assert!(!server.fake.root().exists(LIST), "an empty list is none");
 }
