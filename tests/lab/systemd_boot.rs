@@ -28,6 +28,7 @@ host:
 slices:
   - name: only
     tenant: red
+    upWithinSeconds: 0
     vcpus: 1
     emulator: { cores: 1 }
     memory: { size: 512MiB }

@@ -11,6 +11,7 @@ use crate::error::{ApplyError, FELL_BACK_HINT, Problem};
 use crate::event::{Event, State};
 use crate::execute::{AtReboot, Executor, Stop, due, running};
 use crate::journal::{self, Ledger, Run};
+use crate::libvirt_guests;
 use crate::paths::{JOURNAL, PLAN, PLAN_BEFORE};
 use crate::preflight::{preflight, succession};
 use crate::release::{self, ReleaseOptions};
@@ -19,6 +20,7 @@ use crate::silent::Silent;
 use crate::site::{Licence, Look};
 use crate::step::{Observation, Step, When};
 use crate::steps::trial::{FellBack, is_on_trial, plan_to_go_back_to, unconfirmed};
+use crate::up::{self, NotUp};
 
 /// How long another `bmslice` may be at work before we give up: an image takes minutes to copy.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -62,6 +64,13 @@ pub enum Outcome {
     Done {
         /// How many steps were done.
         changed: usize,
+    },
+    /// Every step holds, and not every guest that runs came up. Nothing was stopped.
+    NotUp {
+        /// How many steps were done.
+        changed: usize,
+        /// Which guests, at least one.
+        guests: Vec<NotUp>,
     },
     /// The host must be rebooted; the rest follows by itself after that (a unit resumes it), or by
     /// applying again.
@@ -138,7 +147,8 @@ pub fn apply(
                 state: State::Held,
             });
         }
-        return Ok(Outcome::Nothing);
+        drop(executor);
+        return up::seen(machine, Outcome::Nothing, &[], events);
     }
     executor.begin(Run::Apply {
         plan: plan.digest(),
@@ -154,10 +164,12 @@ pub fn apply(
     match executor.carry_out(&steps, at_reboot)? {
         Stop::Done { changed } => {
             executor.journal.close()?;
-            Ok(match changed + undone {
+            let outcome = match changed + undone {
                 0 => Outcome::Nothing,
                 changed => Outcome::Done { changed },
-            })
+            };
+            let started = executor.let_go();
+            up::seen(machine, outcome, &started, events)
         }
         Stop::RebootNeeded { why } => Ok(Outcome::RebootNeeded { why }),
         Stop::Rebooting => Ok(Outcome::Rebooting),
@@ -334,12 +346,20 @@ pub fn resume(
             ],
         });
     }
+    if phase == Phase::Host {
+        // Before anything that may fail: what cannot be brought back must not be started either.
+        libvirt_guests::keep_out(machine, events);
+    }
     let (mut executor, _) = Executor::start(machine, PATIENCE, events)?;
     let outcome = bring_back(&mut executor, phase, binary);
     if let Err(error) = &outcome {
         executor.note_trial(&error.to_string());
     }
-    outcome
+    let started = executor.let_go();
+    match phase {
+        Phase::Host => outcome,
+        Phase::All => up::seen(machine, outcome?, &started, events),
+    }
 }
 
 fn bring_back(

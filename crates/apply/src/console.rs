@@ -10,8 +10,19 @@ const LINES: usize = 5;
 /// The last lines that are not empty, without what only a terminal understands; none when the guest
 /// wrote nothing, or nobody but root may read it.
 pub fn last_lines(root: &Root, slice: &SliceName) -> Vec<String> {
-    let text = root.read_text(console_log(slice)).unwrap_or_default();
-    let plain = without_escapes(&text);
+    let text = plain(root, slice);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    let from = lines.len().saturating_sub(LINES);
+    lines[from..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
+}
+
+/// All that it wrote since its start, without what only a terminal understands.
+pub fn plain(root: &Root, slice: &SliceName) -> String {
+    let bytes = root.read(console_log(slice)).unwrap_or_default();
+    let plain = without_escapes(&String::from_utf8_lossy(&bytes));
     // A carriage return writes over the line.
     let lines = plain.split('\n').map(|line| {
         line.trim_end_matches('\r')
@@ -20,12 +31,7 @@ pub fn last_lines(root: &Root, slice: &SliceName) -> Vec<String> {
             .unwrap_or_default()
             .trim_end()
     });
-    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    let from = lines.len().saturating_sub(LINES);
-    lines[from..]
-        .iter()
-        .map(|line| (*line).to_owned())
-        .collect()
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Without ECMA-48's control sequences (`ESC [ … letter`) and other control characters.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bmslice_host::{HostError, Lock, Machine};
+use bmslice_model::SliceName;
 
 use crate::apply::Phase;
 use crate::error::{ApplyError, StepError};
@@ -52,6 +53,8 @@ pub struct Executor<'a> {
     pub machine: &'a dyn Machine,
     pub journal: Journal<'a>,
     pub running: BTreeSet<String>,
+    /// The guests that this run has started.
+    pub started: Vec<SliceName>,
     pub licence: Licence,
     /// Whether kernel arguments that the server went back from are tried once more.
     pub try_again: bool,
@@ -120,12 +123,18 @@ impl<'a> Executor<'a> {
             machine,
             journal,
             running: BTreeSet::new(),
+            started: Vec::new(),
             licence: Licence::default(),
             try_again: false,
             events,
             _lock: lock,
         };
         Ok((executor, waited))
+    }
+
+    /// Gives the lock back; tells which guests were started.
+    pub fn let_go(self) -> Vec<SliceName> {
+        self.started
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -267,6 +276,9 @@ impl<'a> Executor<'a> {
             }
             self.journal.write(vec![Record::Done { key }])?;
             tell(self.events, State::Done);
+            if let Step::StartDomain(guest) = step {
+                self.started.push(guest.slice.clone());
+            }
             changed += 1;
         }
         Ok(Stop::Done { changed })

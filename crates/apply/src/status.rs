@@ -12,6 +12,7 @@ use crate::journal::{self, Run};
 use crate::sequence::reboot_step;
 use crate::site::Look;
 use crate::steps::trial::{FellBack, unconfirmed};
+use crate::up;
 
 /// What is sliced here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,9 @@ pub struct SliceStatus {
     pub state: GuestState,
     /// What its next start changes.
     pub at_next_start: Vec<String>,
-    /// The last lines of its console, when it is off.
+    /// It runs, and is not seen to be up: why. `None` also where nobody is to wait for it.
+    pub not_up: Option<String>,
+    /// The last lines of its console, when it is off or not up.
     pub console: Vec<String>,
 }
 
@@ -83,25 +86,26 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
         .map(|reboot| reboot.lacking(&look))
         .filter(|lacking| !lacking.is_empty())
         .map(|lacking| lacking.join("; "));
-    let names = plan
-        .iter()
-        .flat_map(Plan::slices)
-        .map(|slice| slice.name.clone());
+    let planned = plan.iter().flat_map(Plan::slices);
+    let planned = planned.map(|slice| (slice.name.clone(), slice.up_within_seconds > 0));
     let connection = machine.hypervisor();
     let mut libvirt_error = connection.as_ref().err().map(ToString::to_string);
     let mut slices = Vec::new();
-    for name in names {
+    for (name, comes_up) in planned {
         let unknown = SliceStatus {
             name: name.clone(),
             state: GuestState::Unknown,
             at_next_start: Vec::new(),
+            not_up: None,
             console: Vec::new(),
         };
         slices.push(match &connection {
-            Ok(hypervisor) => slice(&**hypervisor, machine.root(), name).unwrap_or_else(|error| {
-                libvirt_error.get_or_insert(error.to_string());
-                unknown
-            }),
+            Ok(hypervisor) => {
+                slice(&**hypervisor, machine.root(), name, comes_up).unwrap_or_else(|error| {
+                    libvirt_error.get_or_insert(error.to_string());
+                    unknown
+                })
+            }
             Err(_) => unknown,
         });
     }
@@ -120,6 +124,7 @@ fn slice(
     hypervisor: &dyn Hypervisor,
     root: &Root,
     name: SliceName,
+    comes_up: bool,
 ) -> Result<SliceStatus, bmslice_host::HostError> {
     let domains = hypervisor.domains()?;
     let found = domains.iter().find(|domain| domain.name == name.as_str());
@@ -128,6 +133,7 @@ fn slice(
             name,
             state: GuestState::Undefined,
             at_next_start: Vec::new(),
+            not_up: None,
             console: Vec::new(),
         });
     };
@@ -145,14 +151,20 @@ fn slice(
         (true, true) => GuestState::Running,
         (true, false) => GuestState::Off,
     };
-    let console = match state {
-        GuestState::Off => last_lines(root, &name),
-        _ => Vec::new(),
+    let not_up = match state {
+        GuestState::Running if comes_up => up::sign(hypervisor, root, &name)?.and_then(up::not_up),
+        _ => None,
+    };
+    let console = if state == GuestState::Off || not_up.is_some() {
+        last_lines(root, &name)
+    } else {
+        Vec::new()
     };
     Ok(SliceStatus {
         name,
         state,
         at_next_start,
+        not_up,
         console,
     })
 }

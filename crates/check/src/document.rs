@@ -103,7 +103,7 @@ pub(crate) const SLICES: Invariant = Invariant {
 
 pub(crate) const AS_ASKED: Invariant = Invariant {
     code: "as-asked",
-    rule: "tenant, machine, sibling policy, guest set-up and autostart of a slice are those asked for",
+    rule: "tenant, machine, sibling policy, guest set-up, autostart and deadline of a slice are those asked for",
     test: |case, found| {
         for (slice, spec) in case.slices() {
             found.differs(slice, "the tenant", &slice.tenant, &spec.tenant);
@@ -111,6 +111,8 @@ pub(crate) const AS_ASKED: Invariant = Invariant {
             found.differs(slice, "the sibling policy", &slice.smt, &spec.smt);
             found.differs(slice, "the guest's set-up", &slice.guest, &spec.guest);
             found.differs(slice, "the autostart", &slice.autostart, &spec.autostart);
+            let (is, asked) = (&slice.up_within_seconds, &spec.up_within_seconds);
+            found.differs(slice, "the seconds until it is up", is, asked);
         }
         let (plan, asked) = (&case.plan.host().images, &case.spec.host.images);
         if plan != asked {

@@ -105,6 +105,7 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
     ("slices", "another order", InPlan(|p| p.slices.swap(RED, BLUE))),
     ("as-asked", "another tenant", InPlan(|p| p.slices[RED].tenant = "blue-tenant".parse().unwrap())),
     ("as-asked", "no autostart", InPlan(|p| p.slices[RED].autostart = false)),
+    ("as-asked", "another time to come up", InPlan(|p| p.slices[RED].up_within_seconds = 0)),
     ("as-asked", "another host name", InPlan(|p| p.slices[RED].guest.hostname = "x".into())),
     ("as-asked", "another machine", InPlan(|p| p.slices[RED].machine = bmslice_spec::GuestMachine::Pc)),
     ("as-asked", "another folder", InPlan(|p| p.host.images = "/tmp".into())),

@@ -245,6 +245,10 @@ fn slice_changes(a: &SlicePlan, b: &SlicePlan) -> (Vec<String>, Vec<String>) {
             "another set-up inside (only a new disk takes it)",
         ),
         (a.autostart != b.autostart, "autostart"),
+        (
+            a.up_within_seconds != b.up_within_seconds,
+            "the time to come up",
+        ),
     ] {
         if differs {
             others.push(what.into());

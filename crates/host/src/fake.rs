@@ -269,6 +269,13 @@ impl FakeMachine {
         media::iso(&self.world().tree, path)
     }
 
+    /// From its next start on, no agent answers in this guest, and this is all that it writes to
+    /// its console.
+    pub fn without_agent(&self, domain: &str, console: &str) {
+        let mut world = self.world();
+        world.without_agent.insert(domain.into(), console.into());
+    }
+
     /// What is set of a VF, by the name of its physical function's interface.
     #[must_use]
     pub fn vf(&self, interface: &str, index: u16) -> Option<VfSettings> {

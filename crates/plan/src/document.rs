@@ -6,7 +6,7 @@ use bmslice_model::{
 };
 use bmslice_spec::{
     FALL_BACK_MINUTES, FabricSpec, GuestMachine, GuestNetwork, GuestSpec, ImageFrom, Isolation,
-    KernelSettings, Setup, Smt, VfRules,
+    KernelSettings, Setup, Smt, UP_WITHIN_SECONDS, VfRules,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,15 @@ pub struct HostPlan {
     /// back to those before.
     #[serde(default = "usual_deadline", skip_serializing_if = "is_usual_deadline")]
     pub fall_back_minutes: u32,
+}
+
+fn usual_start() -> u32 {
+    UP_WITHIN_SECONDS
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_usual_start(seconds: &u32) -> bool {
+    *seconds == UP_WITHIN_SECONDS
 }
 
 fn usual_deadline() -> u32 {
@@ -199,6 +208,9 @@ pub struct SlicePlan {
     pub guest: GuestSpec,
     /// Whether it starts with the host.
     pub autostart: bool,
+    /// Seconds that its guest has to come up in; 0 when nobody waits for it.
+    #[serde(default = "usual_start", skip_serializing_if = "is_usual_start")]
+    pub up_within_seconds: u32,
 }
 
 impl SlicePlan {

@@ -113,6 +113,7 @@ fn slice(name: &str, vcpus: &[u8], pool: &str, idle: &str, nics: Vec<NicPlan>) -
             first_commands: vec!["true".into()],
         },
         autostart: true,
+        up_within_seconds: 300,
     }
 }
 

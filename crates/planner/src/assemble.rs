@@ -208,6 +208,7 @@ fn slice_plan(
         },
         guest: slice.guest.clone(),
         autostart: slice.autostart,
+        up_within_seconds: slice.up_within_seconds,
     }
 }
 

@@ -195,9 +195,9 @@ DevicePolicy=closed
 ";
 
 /// What `resume --host` never needs beside: it reads the plan, writes sysfs, its journal and its
-/// lock, and sets up NICs.
+/// lock, sets up NICs, and takes our guests out of the list of libvirt-guests.
 const HOST_HARDENING: &str = "\
-ReadWritePaths=/var/lib/bmslice /run
+ReadWritePaths=/var/lib/bmslice -/var/lib/libvirt /run
 ProtectHome=yes
 ProtectKernelModules=yes
 MemoryDenyWriteExecute=yes

@@ -282,6 +282,14 @@ fn one_pool(slices: &[(usize, &SliceSpec)], found: &mut Found) {
 }
 
 fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
+    let seconds = slice.up_within_seconds;
+    if seconds > 3600 {
+        found.say(
+            at.field("upWithinSeconds"),
+            format!("nobody waits {} for a guest", count(seconds, "second")),
+            "1 to 3600 are possible; 0 for a guest that nobody waits for",
+        );
+    }
     let vcpus = slice.vcpus;
     if !(1..=VCPUS).contains(&vcpus) {
         found.say(

@@ -14,7 +14,7 @@ use crate::replicas::Written;
 use crate::rules::{Path, Step};
 use crate::sealed::{
     GuestMachine, GuestSpec, GuestUser, HostSpec, ImageFrom, ImageSpec, Numa, Setup, SliceSpec,
-    Smt, VcpuOrder,
+    Smt, UP_WITHIN_SECONDS, VcpuOrder,
 };
 use crate::wire;
 use crate::yaml::{Kind, Node};
@@ -355,6 +355,11 @@ impl Sealer<'_> {
                 _ => GuestMachine::Q35,
             },
             autostart: Self::flag(&slice.autostart, true),
+            up_within_seconds: self.count(
+                slice.up_within_seconds,
+                UP_WITHIN_SECONDS,
+                "the seconds until a guest is up",
+            ),
             server: Self::text(slice.server),
             apart: Self::text(slice.apart),
             name,

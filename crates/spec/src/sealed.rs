@@ -124,6 +124,15 @@ pub struct HostSpec {
 /// firmware's self-test, shorter than a walk to the server.
 pub const FALL_BACK_MINUTES: u32 = 10;
 
+/// Seconds until a guest is up, unless the spec says otherwise: longer than firmware and a first
+/// boot with cloud-init take, shorter than somebody would wait without a word.
+pub const UP_WITHIN_SECONDS: u32 = 300;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_usual_start(seconds: &u32) -> bool {
+    *seconds == UP_WITHIN_SECONDS
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_usual_deadline(minutes: &u32) -> bool {
     *minutes == FALL_BACK_MINUTES
@@ -281,6 +290,9 @@ pub struct SliceSpec {
     pub machine: GuestMachine,
     /// Whether it starts with the host.
     pub autostart: bool,
+    /// Seconds that its guest has to come up in; 0 when nobody waits for it, at most 3600.
+    #[serde(skip_serializing_if = "is_usual_start")]
+    pub up_within_seconds: u32,
     /// The host name of the server that it is for; `None` is any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,

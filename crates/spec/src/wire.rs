@@ -205,6 +205,10 @@ pub(crate) struct Slice {
     /// Whether it starts with the host.
     #[schemars(extend("default" = true))]
     pub autostart: Field<bool>,
+    /// Seconds that its guest has to come up in, after each start: until its agent answers, or its
+    /// serial console shows a login. 0 is for a guest that has neither; nobody waits for it.
+    #[schemars(range(min = 0, max = 3600), extend("default" = 300))]
+    pub up_within_seconds: Field<i64>,
 }
 
 /// How vCPUs use sibling threads.

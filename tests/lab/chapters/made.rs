@@ -32,16 +32,20 @@ pub fn apply(lab: &Lab, _: &mut Story) -> Result<()> {
 
 pub fn resume(lab: &Lab, story: &mut Story) -> Result<()> {
     // The units go on by themselves; this call waits for them, and finds nothing left to do.
-    lab.wait("the units to finish", 8 * MINUTE, || {
-        let state = lab.server("systemctl show -P ActiveState bmslice-slices.service")?;
-        let state = state.stdout.trim().to_owned();
-        ensure!(
-            state != "failed",
-            "{}",
-            lab.server("journalctl -b -u 'bmslice*' --no-pager")?.stdout
-        );
-        Ok((state == "active").then_some(()))
-    })?;
+    lab.wait(
+        "the units to finish, and the guests to be up",
+        12 * MINUTE,
+        || {
+            let state = lab.server("systemctl show -P ActiveState bmslice-slices.service")?;
+            let state = state.stdout.trim().to_owned();
+            ensure!(
+                state != "failed",
+                "{}",
+                lab.server("journalctl -b -u 'bmslice*' --no-pager")?.stdout
+            );
+            Ok((state == "active").then_some(()))
+        },
+    )?;
     let units = "journalctl -b -u bmslice-host.service -u bmslice-slices.service --no-pager";
     let again = lab
         .server(&format!("bmslice apply {SPEC} --yes"))?
@@ -55,6 +59,10 @@ pub fn resume(lab: &Lab, story: &mut Story) -> Result<()> {
         said.contains("Everything held already; nothing was done"),
         "a second apply did something:\n{said}"
     );
+    let status = lab.server("bmslice status -o json")?.expect(0)?.json()?;
+    for slice in status["slices"].as_array().context("no slices")? {
+        ensure!(slice["notUp"].is_null(), "{slice}");
+    }
     for tenant in ["red", "blue"] {
         let domain = name(&story.plan, tenant)?;
         let state = lab

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::asked::untouched;
 use super::read::{comparable, ensure_same, inventory};
 use super::{MINUTE, Story};
-use crate::lab::Lab;
+use crate::lab::{Lab, Ran};
 
 const DYNAMIC: &str = "/root/dynamic.yaml";
 
@@ -41,11 +41,18 @@ pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
         .replace("isolation: boot", "isolation: dynamic")
         .replace("hugepages: 1GiB", "hugepages: 2MiB")
         // What the NIC's own driver takes and tells of a VF beside its MAC and VLAN.
-        .replace("trust: false", "trust: true, spoofCheck: false");
-    ensure!(
-        spec.contains("isolation: dynamic") && spec.contains("spoofCheck: false"),
-        "{spec}"
-    );
+        .replace("trust: false", "trust: true, spoofCheck: false")
+        // No emulated guest is up so soon: Red is told, and Blue is not waited for.
+        .replace("tenant: red\n", "tenant: red\n    upWithinSeconds: 90\n")
+        .replace("tenant: blue\n", "tenant: blue\n    upWithinSeconds: 0\n");
+    for part in [
+        "isolation: dynamic",
+        "spoofCheck: false",
+        "upWithinSeconds: 90",
+        "upWithinSeconds: 0",
+    ] {
+        ensure!(spec.contains(part), "no {part} in {spec}");
+    }
     lab.server_with(&format!("cat > {DYNAMIC}"), spec.as_bytes())?
         .expect(0)?;
     let boot = lab.boot_id()?;
@@ -56,9 +63,11 @@ pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
         .expect(0)?
         .json()?;
     let isolated = plan["host"]["isolated"].as_str().context("no CPUs")?;
-    lab.server(&format!("bmslice apply {DYNAMIC} --yes"))?
-        .expect(0)?;
+    let ran = lab
+        .server(&format!("bmslice apply {DYNAMIC} --yes"))?
+        .expect(1)?;
     ensure!(lab.boot_id()? == boot, "it rebooted");
+    not_up_yet(lab, &ran)?;
 
     in_force(lab, isolated)?;
     lab.server("systemctl daemon-reload && sleep 2")?
@@ -99,6 +108,28 @@ pub fn dynamic(lab: &Lab, _: &mut Story) -> Result<()> {
         );
     }
     ensure_same(&before, &comparable(inventory(lab)?), "before and after")
+}
+
+/// Red had less time than it takes: that is told with the end of its console, by `status` too, and
+/// nothing is stopped for it.
+fn not_up_yet(lab: &Lab, ran: &Ran) -> Result<()> {
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = plain(&ran.stdout);
+    for part in [
+        "`red-worker1` runs, but its agent did not answer within 90 s",
+        "the last lines of its console:",
+        "Nothing was stopped",
+    ] {
+        ensure!(said.contains(part), "`{part}` is not said: {ran:?}");
+    }
+    ensure!(!said.contains("`blue-worker1` runs"), "{said}");
+    let status = lab.server("bmslice status -o json")?.expect(0)?.json()?;
+    let red = &status["slices"][0];
+    ensure!(
+        red["state"] == "running" && red["notUp"].is_string() && red["console"].is_array(),
+        "{red}"
+    );
+    Ok(())
 }
 
 fn in_force(lab: &Lab, isolated: &str) -> Result<()> {

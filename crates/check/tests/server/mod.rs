@@ -231,6 +231,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
         },
         machine: GuestMachine::Q35,
         autostart: true,
+        up_within_seconds: bmslice_spec::UP_WITHIN_SECONDS,
         server: None,
         apart: None,
         replica: None,
@@ -424,6 +425,7 @@ fn placed(spec: &SliceSpec, uuid: u8, at: Placed<'_>) -> SlicePlan {
         },
         guest: spec.guest.clone(),
         autostart: spec.autostart,
+        up_within_seconds: spec.up_within_seconds,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bmslice_apply::{ApplyError, ApplyOptions, Event, Outcome, State, Step};
+use bmslice_apply::{ApplyError, ApplyOptions, Event, NotUp, Outcome, State, Step};
 use bmslice_host::LiveMachine;
 use bmslice_inventory::LiveInventory;
 use bmslice_plan::Plan;
@@ -74,10 +74,22 @@ enum Ended {
     Nothing,
     /// Everything holds now.
     Done { changed: usize },
+    /// Everything holds now, and not every guest came up.
+    NotUp { changed: usize, guests: Vec<Guest> },
     /// Stopped before a reboot.
     RebootNeeded { why: String },
     /// The host is going down.
     Rebooting,
+}
+
+/// A guest that did not come up.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Guest {
+    slice: String,
+    why: String,
+    /// The last lines of its console.
+    console: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
@@ -241,6 +253,17 @@ fn ask_first(planned: &[Planned], allow_reboot: bool, context: &Context) -> Resu
     ask::confirm(&what, "Go on?", hint, context)
 }
 
+/// What is said of guests that did not come up.
+pub(crate) fn not_up(guests: &[NotUp]) -> String {
+    let told: Vec<String> = guests.iter().map(NotUp::describe).collect();
+    format!(
+        "Everything holds, but not every guest came up:\n{}\n\
+         Nothing was stopped. Look inside with `virsh console NAME`; `bmslice status` shows how it is. \
+         `upWithinSeconds` of a slice says how long it has.",
+        told.join("\n")
+    )
+}
+
 fn end(outcome: Outcome, context: &Context) -> Result<Exit, Failure> {
     let (ended, text, exit) = match outcome {
         Outcome::Nothing => (
@@ -251,6 +274,19 @@ fn end(outcome: Outcome, context: &Context) -> Result<Exit, Failure> {
         Outcome::Done { changed } => {
             let text = format!("Done: {}. `bmslice verify` proves it.", count(changed, "step"));
             (Ended::Done { changed }, text, Exit::Done)
+        }
+        Outcome::NotUp { changed, guests } => {
+            let text = not_up(&guests);
+            let guests = guests.into_iter().map(|guest| Guest {
+                slice: guest.slice.to_string(),
+                why: guest.why,
+                console: guest.console,
+            });
+            let ended = Ended::NotUp {
+                changed,
+                guests: guests.collect(),
+            };
+            (ended, text, Exit::Refused)
         }
         Outcome::RebootNeeded { why } => {
             let text = format!(

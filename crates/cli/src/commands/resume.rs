@@ -1,10 +1,10 @@
 //! `bmslice resume`: what the units of `apply` call after each boot. Hidden: people call `apply`.
 
-use bmslice_apply::Phase;
+use bmslice_apply::{Outcome, Phase};
 use clap::Args;
 
 use crate::Context;
-use crate::commands::apply::{binary, failure};
+use crate::commands::apply::{binary, failure, not_up};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -33,9 +33,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         bmslice_apply::fall_back(&machine, &mut |event| progress.tell(event)).map_err(failure)?;
         return Ok(Exit::Done);
     }
-    bmslice_apply::resume(&machine, phase, &binary()?, &mut |event| {
+    let outcome = bmslice_apply::resume(&machine, phase, &binary()?, &mut |event| {
         progress.tell(event)
-    })
-    .map_err(failure)?;
+    });
+    // The unit that called this fails then, so that the server's own tools tell of it.
+    if let Outcome::NotUp { guests, .. } = outcome.map_err(failure)? {
+        return Err(Failure::refused(not_up(&guests)));
+    }
     Ok(Exit::Done)
 }

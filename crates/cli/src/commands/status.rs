@@ -71,7 +71,10 @@ struct Slice {
     nics: Vec<Nic>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     at_next_start: Vec<String>,
-    /// The last lines of its console, when it is off.
+    /// Why it is not seen to be up, when it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_up: Option<String>,
+    /// The last lines of its console, when it is off or not up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     console: Vec<String>,
 }
@@ -149,6 +152,7 @@ fn slice_document(slice: &SlicePlan, state: &SliceStatus, fabric: Option<&Fabric
             .map(|nic| nic_document(nic, fabric))
             .collect(),
         at_next_start: state.at_next_start.clone(),
+        not_up: state.not_up.clone(),
         console: state.console.clone(),
     }
 }
@@ -271,6 +275,9 @@ fn page(document: &Document, status: &Status, output: &Output) -> String {
         }
         if slice.state == "running" {
             facts.push(("  look inside", format!("virsh console {}", slice.name)));
+        }
+        if let Some(why) = &slice.not_up {
+            facts.push(("  not up", why.clone()));
         }
         if !slice.console.is_empty() {
             facts.push(("  it last wrote", slice.console.join("\n")));

@@ -39,6 +39,8 @@ pub struct Live {
     pub disks: Vec<String>,
     /// Its cgroup, below the mount.
     pub scope: String,
+    /// Seconds of the fake's clock at which its agent answers; never, when it has none or hangs.
+    pub up_at: Option<std::time::Duration>,
     /// Seconds of the fake's clock at which an asked shutdown is over.
     pub stops_at: Option<std::time::Duration>,
 }
@@ -440,6 +442,28 @@ pub fn normalise(mut element: Element, uuid: &str) -> Element {
         }
     }
     element
+}
+
+/// Shows in a running domain whether the guest has opened the port of its agent.
+pub fn show_agent(element: &mut Element, answers: bool) {
+    let devices = element.child_mut("devices");
+    for channel in devices
+        .into_iter()
+        .flat_map(|devices| &mut devices.children)
+    {
+        if channel.name == "channel"
+            && let Some(target) = channel.child_mut("target")
+            && target.attr("name") == Some("org.qemu.guest_agent.0")
+        {
+            let state = if answers { "connected" } else { "disconnected" };
+            target.set("state", state);
+        }
+    }
+}
+
+/// Where the serial console of a definition is logged.
+pub fn console_log(definition: &Element) -> Option<&str> {
+    definition.child("devices/serial/log")?.attr("file")
 }
 
 fn after(element: &mut Element, anchor: &str, name: &str, make: impl FnOnce() -> Element) {

@@ -20,6 +20,9 @@ type Answer<T> = Result<T, String>;
 /// How long a guest takes to shut down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+/// How long a guest takes until its agent answers.
+const BOOT: Duration = Duration::from_secs(20);
+
 impl World {
     /// Guests whose time is up end.
     pub fn settle_guests(&mut self) {
@@ -63,13 +66,19 @@ impl World {
 
     pub fn describe(&self, name: &str, inactive: bool) -> Answer<String> {
         let domain = self.domain(name)?;
-        let live = domain.live.as_ref().map(|live| &live.element);
+        let live = domain.live.as_ref().map(|live| {
+            let mut element = live.element.clone();
+            let answers = live.up_at.is_some_and(|at| at <= self.clock);
+            domain::show_agent(&mut element, answers);
+            element
+        });
+        let kept = domain.definition.clone();
         let element = if inactive {
-            domain.definition.as_ref().or(live)
+            kept.or(live)
         } else {
-            live.or(domain.definition.as_ref())
+            live.or(kept)
         };
-        Ok(element.map(super::xml::Element::print).unwrap_or_default())
+        Ok(element.map(|element| element.print()).unwrap_or_default())
     }
 
     pub fn pins(&self, name: &str) -> Answer<DomainPins> {
@@ -228,8 +237,14 @@ impl World {
             lost: Vec::new(),
             disks: wants.disks,
             scope,
+            up_at: (!self.without_agent.contains_key(name)).then(|| self.clock + BOOT),
             stops_at: None,
         };
+        // virtlogd begins the log anew, `append='off'`.
+        if let Some(log) = domain::console_log(&definition) {
+            let text = self.without_agent.get(name).cloned();
+            self.tree.put(log, text.unwrap_or_default(), 0o600);
+        }
         if let Some(domain) = self.domains.get_mut(name) {
             domain.live = Some(live.clone());
             threads::show(&self.tree, domain, &live);

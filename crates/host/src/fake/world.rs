@@ -29,6 +29,8 @@ pub struct World {
     /// By node and page size in KiB.
     pub pools: BTreeMap<(u32, u64), Pool>,
     pub domains: BTreeMap<String, FakeDomain>,
+    /// Guests whose agent never answers, by name, and what each writes to its console instead.
+    pub without_agent: BTreeMap<String, String>,
     pub cgroups: Groups,
     pub quiet: Quiet,
     pub modules: BTreeSet<String>,
@@ -53,6 +55,7 @@ impl World {
             functions: BTreeMap::new(),
             pools: BTreeMap::new(),
             domains: BTreeMap::new(),
+            without_agent: BTreeMap::new(),
             cgroups: Groups::default(),
             quiet: Quiet::default(),
             modules: BTreeSet::new(),

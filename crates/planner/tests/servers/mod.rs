@@ -265,6 +265,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         },
         machine: GuestMachine::Q35,
         autostart: true,
+        up_within_seconds: bmslice_spec::UP_WITHIN_SECONDS,
         server: None,
         apart: None,
         replica: None,

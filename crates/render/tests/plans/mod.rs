@@ -100,6 +100,7 @@ fn seed_slice(
             first_commands: vec![],
         },
         autostart: true,
+        up_within_seconds: 300,
     }
 }
 
@@ -422,6 +423,7 @@ impl Stock {
                 first_commands: draft.commands.clone(),
             },
             autostart: draft.pool_is_host,
+            up_within_seconds: 300,
         }
     }
 }
