@@ -302,20 +302,22 @@ pub(crate) const FOREIGN_DOMAINS: Invariant = Invariant {
     test: foreign_domains,
 };
 
+/// Whether a domain is a slice's: of this plan, or of the one in force, whose place is given back.
+pub(crate) fn is_ours(case: &Case<'_>, domain: &DomainFacts) -> bool {
+    let was = case.in_force.and_then(|plan| plan.slice(&domain.name));
+    let mut asked = case.spec.slices.iter();
+    asked.any(|slice| slice.name.as_str() == domain.name)
+        || was.is_some_and(|was| was.uuid.eq_ignore_ascii_case(&domain.uuid))
+}
+
 fn foreign_domains(case: &Case<'_>, found: &mut Found) {
     let Some(libvirt) = &case.inventory.hypervisor.libvirt else {
         return;
     };
-    let ours = |domain: &DomainFacts| {
-        let was = case.in_force.and_then(|plan| plan.slice(&domain.name));
-        let mut asked = case.spec.slices.iter();
-        asked.any(|slice| slice.name.as_str() == domain.name)
-            || was.is_some_and(|was| was.uuid.eq_ignore_ascii_case(&domain.uuid))
-    };
     for domain in libvirt
         .domains
         .iter()
-        .filter(|domain| domain.running && !ours(domain))
+        .filter(|domain| domain.running && !is_ours(case, domain))
     {
         // One without pins floats over all CPUs, and holds none.
         let pinned = !case.server.online.is_subset(&domain.cpus);

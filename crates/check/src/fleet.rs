@@ -2,7 +2,7 @@
 
 use bmslice_model::CpuSet;
 
-use crate::Invariant;
+use crate::{Invariant, cpus};
 
 pub(crate) const SELECTOR: Invariant = Invariant {
     code: "selector",
@@ -32,12 +32,11 @@ pub(crate) const HEADROOM: Invariant = Invariant {
             return;
         }
         let libvirt = case.inventory.hypervisor.libvirt.iter();
-        let ours = |name: &str| case.spec.slices.iter().any(|s| s.name.as_str() == name);
         let mut held = CpuSet::new();
         for domain in libvirt.flat_map(|libvirt| &libvirt.domains) {
             // One without pins floats over all CPUs, and holds none.
             let pinned = !case.server.online.is_subset(&domain.cpus);
-            if domain.running && pinned && !ours(&domain.name) {
+            if domain.running && pinned && !cpus::is_ours(case, domain) {
                 held.extend_from(&domain.cpus);
             }
         }
