@@ -104,7 +104,7 @@ fn pack(seats: &Seats<'_>, slices: &[usize]) -> Packing {
     // The seats are only a start, and the bound does not gain by more starts; parts are for few
     // servers, where one guest more or less shows.
     let effort = Effort {
-        starts: 8,
+        starts: 24,
         parts: 0,
         ..Effort::default()
     };
