@@ -49,6 +49,7 @@ host:
 slices:
   - name: red-worker1
     tenant: red
+    upWithinSeconds: 900                   # a guest of an emulated server takes minutes
 {red_body}    nics:
       - passthrough: {{ numa: same }}        # a whole NIC of the slice's own node
         fabric: {{ port: {red_port}, vlan: {red_vlan} }}  # the switch's access port: untagged in the guest
@@ -56,6 +57,7 @@ slices:
 {image}
   - name: blue-worker1
     tenant: blue
+    upWithinSeconds: 900
 {blue_body}    nics:
       - vf: {{ of: \"{blue_pci}\", vlan: {blue_vlan}, mac: auto, trust: false }}  # the NIC adds the tag
         fabric: {{ port: {blue_port}, vlan: {blue_vlan} }}
