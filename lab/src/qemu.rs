@@ -156,6 +156,9 @@ impl Machine {
                 "-device",
                 format!("virtio-blk-pci,drive=esp,bus=pcie.0,addr=4,num-queues=1,bootindex={bootindex},serial=bmslice-esp"),
             );
+            // The watchdog is here alone: 24 emulated CPUs may keep systemd from feeding it in time.
+            line.push("-device", "i6300esb,bus=pcie.0,addr=5");
+            line.push("-action", "watchdog=reset");
         }
         line.push(
             "-netdev",
@@ -322,6 +325,7 @@ mod tests {
             "drive=esp,bus=pcie.0,addr=4,num-queues=1,bootindex=0",
             "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
             "unit=1,format=raw,file=efivars.fd",
+            "-device i6300esb,bus=pcie.0,addr=5 -action watchdog=reset",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::chapters::read::captured_alike;
 use crate::lab::Lab;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -14,8 +15,23 @@ const NAME: &str =
     "on systemd-boot, arguments are tried, kept, gone back to, and taken out to the byte";
 const SPEC: &str = "/root/one.yaml";
 const BAD: &str = "/root/costs-the-server.yaml";
-/// A kernel that finds neither init nor root file system.
-const PANICS: &str = "rdinit=/nonexistent";
+/// An argument that the kernel does not know, and [`HANGS`] does.
+const HANG: &str = "lab.hang";
+
+/// Ends PID 1 once systemd feeds the watchdog: on a signal like this it freezes (systemd(1),
+/// `systemd.crash_reboot=`). The kernel runs on and panics at nothing; only the watchdog is left.
+const HANGS: &str = "\
+[Unit]
+ConditionKernelCommandLine=lab.hang
+DefaultDependencies=no
+
+[Service]
+Type=oneshot
+ExecStart=sh -c 'until grep -qx active /sys/class/watchdog/watchdog0/state; do sleep 1; done; kill -SEGV 1'
+
+[Install]
+WantedBy=sysinit.target
+";
 
 /// One slice without a NIC, and boot arguments.
 const ONE: &str = "\
@@ -72,6 +88,13 @@ fn chapter(lab: &Lab) -> Result<()> {
         "{inspect}"
     );
 
+    let read = captured_alike(lab)?;
+    ensure!(
+        read["boot"]["loader"]["kind"] == "systemdBoot",
+        "boot loader: {}",
+        read["boot"]["loader"]
+    );
+
     tried_and_kept(lab)?;
     gone_back_from(lab)?;
 
@@ -122,7 +145,7 @@ fn reboot(lab: &Lab, line: &str) -> Result<()> {
     // ssh may end with the server: the exit code of this one says nothing.
     let ran = lab.server(line)?;
     ensure!(ran.code == 0 || ran.code == 255, "{ran:?}");
-    // A kernel that panicked counts its 30 seconds by loops, which take minutes where they are emulated.
+    // One that hangs is reset a minute after systemd last fed the watchdog.
     lab.wait_for_reboot(&boot, 14 * MINUTE)
 }
 
@@ -164,28 +187,33 @@ fn tried_and_kept(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A plan whose arguments do not boot: back to those that were confirmed.
+/// A plan whose arguments hang the server: the watchdog resets it, back to those that were confirmed.
 fn gone_back_from(lab: &Lab) -> Result<()> {
+    lab.server_with(
+        "cat > /etc/systemd/system/lab-hang.service && systemctl enable lab-hang.service",
+        HANGS.as_bytes(),
+    )?
+    .expect(0)?;
     lab.server(&format!(
-        "sed -e 's|isolation: boot|isolation: boot\\n  kernelArgs: [\"{PANICS}\"]|' {SPEC} > {BAD}; grep -q kernelArgs {BAD}"
+        "sed -e 's|isolation: boot|isolation: boot\\n  kernelArgs: [\"{HANG}\"]|' {SPEC} > {BAD}; grep -q kernelArgs {BAD}"
     ))?
     .expect(0)?;
     reboot(lab, &format!("bmslice apply {BAD} --yes"))?;
     let console = lab.run(&["console"])?.stdout;
     ensure!(
-        console.contains("Kernel panic - not syncing: VFS"),
-        "it did not panic, so nothing is proved:\n{console}"
+        console.contains("Freezing execution") && !console.contains("Kernel panic"),
+        "it did not hang, so nothing is proved:\n{console}"
     );
     let line = cmdline(lab)?;
     ensure!(
-        line.contains("isolcpus=") && !line.contains(PANICS) && !line.contains("bmslice.trial"),
+        line.contains("isolcpus=") && !line.contains(HANG) && !line.contains("bmslice.trial"),
         "not the arguments that were confirmed: {line}"
     );
     wait_for_unit(lab, "failed")?;
     let status = lab.server("bmslice status")?.expect(0)?.stdout;
     // The page is wrapped to the width of a terminal.
     let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
-    for said in ["went back", PANICS, "panicked or hung"] {
+    for said in ["went back", HANG, "panicked or hung"] {
         ensure!(
             status.contains(said),
             "status does not say `{said}`: {status}"

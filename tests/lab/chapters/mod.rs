@@ -8,7 +8,7 @@ mod given_back;
 mod made;
 mod proved;
 mod quiet;
-mod read;
+pub mod read;
 mod secrets;
 
 use std::time::Duration;

@@ -75,11 +75,16 @@ pub fn inspect(lab: &Lab, story: &mut Story) -> Result<()> {
         );
     }
 
+    story.before = captured_alike(lab)?;
+    Ok(())
+}
+
+/// The inventory, which a capture gives as well.
+pub fn captured_alike(lab: &Lab) -> Result<Value> {
     let captured = comparable(lab.server(CAPTURE)?.expect(0)?.json()?);
     let live = comparable(inventory(lab)?);
     ensure_same(&live, &captured, "live and captured inventory")?;
-    story.before = live;
-    Ok(())
+    Ok(live)
 }
 
 /// An inventory without what no file tells (libvirt's answers, the session that asks) and what
