@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bmslice_apply::{
     ApplyError, ApplyOptions, Event, Outcome, Phase, ReleaseOptions, Released, State, Which, apply,
-    release, resume,
+    fall_back, release, resume, status,
 };
 use bmslice_host::fake::{FakeLoader, FakeMachine, FakeServer};
 use bmslice_host::{DomainState, Machine};
@@ -254,4 +254,66 @@ pub fn refusal(result: Result<Outcome, ApplyError>) -> Vec<String> {
         ApplyError::Refused { problems } => problems.into_iter().map(|p| p.text).collect(),
         error => panic!("not a refusal: {error}"),
     }
+}
+
+/// A kernel that does not find its init, and panics.
+pub const PANICS: &str = "rdinit=/nonexistent";
+/// A kernel that comes up without the management NIC.
+pub const CUTS_OFF: &str = "module_blacklist=virtio_net";
+
+pub fn with_argument(arg: &'static str) -> impl FnOnce(&mut PlanParts) {
+    move |parts| parts.host.kernel_args.push(arg.parse().unwrap())
+}
+
+/// A server that went back tries the same only when it is asked to.
+pub fn never_again_unasked(server: &Server) {
+    let reasons = refusal(server.apply());
+    assert!(reasons[0].contains("went back"), "{reasons:?}");
+    for _ in 0..2 {
+        let outcome = server.reboot().unwrap();
+        assert!(
+            matches!(outcome, Err(ApplyError::FellBack { .. })),
+            "{outcome:?}"
+        );
+        assert!(!server.fake.reboot_requested(), "no boot loop");
+    }
+}
+
+/// Whoever boots it: arguments that panic are gone back from, told, and tried again only when asked.
+pub fn goes_back_from_a_panic(server: Server) {
+    let server = server.change(with_argument(PANICS));
+    let (before, line) = (state(&server.fake), cmdline(&server.fake));
+    assert_eq!(server.apply().unwrap(), Outcome::Rebooting);
+    let error = server.reboot().unwrap().unwrap_err();
+    assert_eq!(server.fake.power_cycles(), 0, "nobody had to come");
+    assert_eq!(cmdline(&server.fake), line);
+    assert!(error.to_string().contains(PANICS), "{error}");
+    assert!(error.to_string().contains("panicked or hung"), "{error}");
+    let fell_back = status(&server.fake).unwrap().fell_back;
+    assert!(fell_back.unwrap().contains(PANICS));
+    never_again_unasked(&server);
+    // Once more, when asked.
+    assert_eq!(server.try_again().unwrap(), Outcome::Rebooting);
+    server.reboot().unwrap().unwrap_err();
+    server.release().unwrap();
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+}
+
+/// Whoever boots it: so are arguments that cost the server its management.
+pub fn goes_back_without_management(server: Server) {
+    let server = server.change(with_argument(CUTS_OFF));
+    let before = state(&server.fake);
+    server.apply().unwrap();
+    server.reboot().unwrap().unwrap_err();
+    assert!(cmdline(&server.fake).contains(CUTS_OFF), "it is up");
+    // The timer of the unit elapses.
+    assert!(fall_back(&server.fake, &mut |_| {}).unwrap());
+    let error = server.reboot().unwrap().unwrap_err();
+    assert!(!cmdline(&server.fake).contains(CUTS_OFF));
+    assert!(
+        error.to_string().contains("no interface `enp0s2`"),
+        "{error}"
+    );
+    server.release().unwrap();
+    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
 }

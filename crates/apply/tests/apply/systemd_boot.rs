@@ -1,24 +1,14 @@
 //! Kernel arguments on a server that systemd-boot boots: tried once by an entry of their own, kept in
 //! the entries of the system, and taken out again to the byte.
 
-use bmslice_apply::{ApplyError, ApplyOptions, Outcome, Phase, fall_back, resume, status};
+use bmslice_apply::{ApplyOptions, Outcome, Phase, fall_back, resume, status};
 use bmslice_host::Machine;
 use bmslice_host::fake::{FakeLoader, FakeMachine, FakeServer};
-use bmslice_plan::PlanParts;
 
 use crate::support::*;
 
 const ENTRIES: &str = "/boot/efi/loader/entries";
 const CMDLINE: &str = "/etc/kernel/cmdline";
-/// A kernel that does not find its init, and panics.
-const PANICS: &str = "rdinit=/nonexistent";
-/// A kernel that comes up without the management NIC.
-const CUTS_OFF: &str = "module_blacklist=virtio_net";
-
-fn with_argument(arg: &'static str) -> impl FnOnce(&mut PlanParts) {
-    move |parts| parts.host.kernel_args.push(arg.parse().unwrap())
-}
-
 fn read(fake: &FakeMachine, path: &str) -> String {
     fake.root().read_text(path).unwrap()
 }
@@ -103,55 +93,12 @@ fn arguments_are_tried_once_and_then_kept() {
 
 #[test]
 fn a_kernel_that_panics_is_followed_by_the_one_before() {
-    let server = efi().change(with_argument(PANICS));
-    let (before, line) = (state(&server.fake), cmdline(&server.fake));
-    assert_eq!(server.apply().unwrap(), Outcome::Rebooting);
-    let error = server.reboot().unwrap().unwrap_err();
-    assert_eq!(server.fake.power_cycles(), 0, "nobody had to come");
-    assert_eq!(cmdline(&server.fake), line);
-    assert!(error.to_string().contains(PANICS), "{error}");
-    assert!(error.to_string().contains("panicked or hung"), "{error}");
-    assert!(
-        status(&server.fake)
-            .unwrap()
-            .fell_back
-            .unwrap()
-            .contains(PANICS)
-    );
-    let reasons = refusal(server.apply());
-    assert!(reasons[0].contains("went back"), "{reasons:?}");
-    for _ in 0..2 {
-        let outcome = server.reboot().unwrap();
-        assert!(
-            matches!(outcome, Err(ApplyError::FellBack { .. })),
-            "{outcome:?}"
-        );
-        assert!(!server.fake.reboot_requested(), "no boot loop");
-    }
-    // Once more, when asked.
-    assert_eq!(server.try_again().unwrap(), Outcome::Rebooting);
-    server.reboot().unwrap().unwrap_err();
-    server.release().unwrap();
-    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+    goes_back_from_a_panic(efi());
 }
 
 #[test]
 fn a_kernel_that_comes_up_without_its_management_is_gone_back_from() {
-    let server = efi().change(with_argument(CUTS_OFF));
-    let before = state(&server.fake);
-    server.apply().unwrap();
-    server.reboot().unwrap().unwrap_err();
-    assert!(cmdline(&server.fake).contains(CUTS_OFF), "it is up");
-    // The timer of the unit elapses.
-    assert!(fall_back(&server.fake, &mut |_| {}).unwrap());
-    let error = server.reboot().unwrap().unwrap_err();
-    assert!(!cmdline(&server.fake).contains(CUTS_OFF));
-    assert!(
-        error.to_string().contains("no interface `enp0s2`"),
-        "{error}"
-    );
-    server.release().unwrap();
-    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
+    goes_back_without_management(efi());
 }
 
 #[test]

@@ -3,21 +3,11 @@
 use bmslice_apply::{ApplyError, ApplyOptions, Outcome, Phase, fall_back, resume, status};
 use bmslice_host::Machine;
 use bmslice_host::fake::{FakeMachine, FakeServer, Moment, On};
-use bmslice_plan::PlanParts;
 
 use crate::support::*;
 
 const ENV: &str = "/boot/grub/bmslice.env";
 const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// A kernel that does not find its init, and panics.
-const PANICS: &str = "rdinit=/nonexistent";
-/// A kernel that comes up without the management NIC.
-const CUTS_OFF: &str = "module_blacklist=virtio_net";
-
-fn with_argument(arg: &'static str) -> impl FnOnce(&mut PlanParts) {
-    move |parts| parts.host.kernel_args.push(arg.parse().unwrap())
-}
 
 fn env(fake: &FakeMachine, key: &str) -> String {
     let text = fake.root().read_text(ENV).unwrap();
@@ -31,19 +21,6 @@ fn went_back(server: &Server) -> String {
     let status = status(&server.fake).unwrap();
     assert_eq!(status.reboot, None, "that is not what is to be done now");
     status.fell_back.expect("status says that it went back")
-}
-
-fn never_again_unasked(server: &Server) {
-    let reasons = refusal(server.apply());
-    assert!(reasons[0].contains("went back"), "{reasons:?}");
-    for _ in 0..2 {
-        let outcome = server.reboot().unwrap();
-        assert!(
-            matches!(outcome, Err(ApplyError::FellBack { .. })),
-            "{outcome:?}"
-        );
-        assert!(!server.fake.reboot_requested(), "no boot loop");
-    }
 }
 
 #[test]
