@@ -116,13 +116,9 @@ impl Demand {
 
     /// Fewest cores that any way takes: of cell 0, with a pool of its own, and of each other cell.
     pub fn fewest(&self) -> (u32, u32) {
-        let vcpus = fewest(&self.vcpus);
-        let pool = match self.shared {
-            // Another slice may have brought it.
-            Some(_) => 0,
-            None => fewest(&self.pool),
-        };
-        (vcpus + pool, vcpus)
+        let (alone, other) = self.fewest_alone();
+        // Another slice may have brought the pool that it shares.
+        (if self.shared.is_some() { other } else { alone }, other)
     }
 
     /// As [`Demand::fewest`], where nobody has brought the pool that it shares.

@@ -7,7 +7,6 @@
 use bmslice_plan::PlanParts;
 use bmslice_spec::Slicing;
 
-use crate::change::Change;
 use crate::demand::Counts;
 use crate::problem::{Problem, Site};
 use crate::search::{Relax, Used};
@@ -69,24 +68,4 @@ pub(crate) fn kept(spec: &Slicing, site: &Site<'_>, parts: &PlanParts) -> Option
 
 fn are(cores: u32) -> &'static str {
     if cores == 1 { "is" } else { "are" }
-}
-
-/// The most headroom that leaves room. Less of it leaves room where more does, so that halving finds
-/// it.
-pub(crate) fn less(spec: &Slicing, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
-    let with = |cores: u32| Change::Headroom { cores };
-    let asked = spec.host.headroom_cores;
-    if asked == 0 || !fits(&with(0)) {
-        return None;
-    }
-    let (mut low, mut high) = (0, asked);
-    while low + 1 < high {
-        let middle = low + (high - low) / 2;
-        if fits(&with(middle)) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    Some(with(low))
 }

@@ -14,7 +14,6 @@ use crate::candidates::{
 use crate::change::Change;
 use crate::demand;
 use crate::ground::Standing;
-use crate::headroom;
 use crate::refusal::Refusal;
 
 /// Changes that are put together at most.
@@ -167,7 +166,7 @@ fn no_room(
         (8, &|| each(&pool_on_host)),
         (9, &|| most(&|slice| less_memory(spec, slice, &fits))),
         (10, &|| {
-            headroom::less(spec, &fits).or_else(|| any(reserves(spec)))
+            less_headroom(spec, &fits).or_else(|| any(reserves(spec)))
         }),
         (11, &|| most(&|slice| most_vcpus(slice, &fits))),
         (12, &|| each(&|slice| other_nics(slice, inventory))),
@@ -179,22 +178,37 @@ fn no_room(
     steps.find_map(|(rank, step)| Some((*rank, step()?)))
 }
 
-/// The most vCPUs that fit. Fewer of them fit where more do, so that halving finds it.
+/// The largest number below this one that fits, where smaller ones fit when larger ones do, so that
+/// halving finds it. 0 is not asked.
+fn most_below(mut high: u32, fits: impl Fn(u32) -> bool) -> u32 {
+    let mut low = 0;
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// The most headroom that leaves room.
+fn less_headroom(spec: &Slicing, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
+    let with = |cores: u32| Change::Headroom { cores };
+    let asked = spec.host.headroom_cores;
+    let some = asked > 0 && fits(&with(0));
+    some.then(|| with(most_below(asked, |cores| fits(&with(cores)))))
+}
+
+/// The most vCPUs that fit.
 fn most_vcpus(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Change> {
     let cells = demand::cells(slice);
     let with = |each: u32| Change::Vcpus {
         slice: slice.written().clone(),
         vcpus: each * cells,
     };
-    let (mut low, mut high) = (0, slice.vcpus / cells);
-    while low + 1 < high {
-        let middle = low + (high - low) / 2;
-        if fits(&with(middle)) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
+    let low = most_below(slice.vcpus / cells, |each| fits(&with(each)));
     (low > 0).then(|| with(low)).filter(|change| fits(change))
 }
 

@@ -10,21 +10,10 @@ mod servers;
 
 use bmslice_inventory::Inventory;
 use bmslice_plan::Plan;
-use bmslice_planner::servers::{Fill, Member, Options, Placement, plan_servers};
+use bmslice_planner::servers::{Fill, Options, Placement};
 use bmslice_planner::{Change, Refusal, plan, plan_following};
 use bmslice_spec::Slicing;
 use servers::*;
-
-/// A server as the lab's (two nodes, five free cores each) of another name.
-fn named(name: &str) -> Inventory {
-    let mut server = lab();
-    server.machine.hostname = name.into();
-    server
-}
-
-fn fleet(names: &[&str]) -> Vec<Inventory> {
-    names.iter().map(|name| named(name)).collect()
-}
 
 fn read(text: &str) -> Slicing {
     let text = format!("apiVersion: bmslice/v1\nkind: Slicing\n{text}");
@@ -43,31 +32,6 @@ fn planned(spec: &Slicing, server: &Inventory) -> Plan {
     let violations = bmslice_check::check(spec, server, &plan);
     assert!(violations.is_empty(), "{violations:#?}");
     plan
-}
-
-fn place(
-    spec: &Slicing,
-    servers: &[Inventory],
-    in_force: &[Option<Plan>],
-    options: Options,
-) -> Placement {
-    let members: Vec<Member<'_>> = servers
-        .iter()
-        .enumerate()
-        .map(|(at, inventory)| Member {
-            inventory,
-            previous: in_force.get(at).and_then(Option::as_ref),
-        })
-        .collect();
-    let placement = plan_servers(spec, &members, options).unwrap();
-    for (member, share) in members.iter().zip(&placement.shares) {
-        if let (Some(part), Some(plan)) = (&share.spec, &share.plan) {
-            let violations = bmslice_check::check(part, member.inventory, plan);
-            assert!(violations.is_empty(), "{violations:#?}");
-        }
-    }
-    assert!(placement.bound >= placement.placed() as u64);
-    placement
 }
 
 /// Slices by server.
@@ -145,7 +109,7 @@ fn replicas_of_which_too_many_are_asked_are_refused_with_the_number_that_fits() 
 #[test]
 fn replicas_that_are_apart_take_a_server_each_and_one_too_many_asks_for_one_more() {
     let servers = fleet(&["one", "two", "three"]);
-    let placement = place(
+    let placement = place_with(
         &workers(3, ", apart: workers"),
         &servers,
         &[],
@@ -156,7 +120,7 @@ fn replicas_that_are_apart_take_a_server_each_and_one_too_many_asks_for_one_more
         [vec!["worker-1"], vec!["worker-2"], vec!["worker-3"]]
     );
     let four = workers(4, ", apart: workers");
-    let after = place(&four, &servers, &plans(&placement), Options::default());
+    let after = place_with(&four, &servers, &plans(&placement), Options::default());
     assert_eq!((after.placed(), after.bound), (3, 3));
     assert_eq!(plans(&after), plans(&placement), "nobody moves");
     let (_, change) = after.unplaced[0].change.as_ref().unwrap();
@@ -171,11 +135,11 @@ fn replicas_on_several_servers_change_as_one_or_not_at_all() {
     // Four cores each: one on each of four nodes.
     let spec = read(&format!("slices:\n{}", asked("w", 6, ", replicas: 5")));
     let servers = fleet(&["one", "two"]);
-    let placement = place(&spec, &servers, &[], Options::default());
+    let placement = place_with(&spec, &servers, &[], Options::default());
     assert_eq!((placement.placed(), placement.bound), (4, 4));
     let (_, change) = placement.unplaced[0].change.as_ref().unwrap();
     let changed = change.apply(&spec).unwrap();
-    let after = place(&changed, &servers, &[], Options::default());
+    let after = place_with(&changed, &servers, &[], Options::default());
     let fits = after.placed() == 5 || matches!(change, Change::OneMore { .. });
     assert!(fits, "{change}");
 }
@@ -264,12 +228,12 @@ fn headroom_is_kept_on_each_server_and_the_bound_knows_it() {
     let five: Vec<(String, u32)> = (0..5).map(|n| (format!("s{n}"), 4)).collect();
     let five: Vec<(&str, u32)> = five.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     let servers = fleet(&["one", "two"]);
-    let placement = place(&headroom(4, &five, ""), &servers, &[], Options::default());
+    let placement = place_with(&headroom(4, &five, ""), &servers, &[], Options::default());
     assert_eq!((placement.placed(), placement.bound), (4, 4));
     for plan in plans(&placement) {
         assert_eq!(free_cores(&plan.unwrap()), 4);
     }
-    let without = place(&headroom(0, &five, ""), &servers, &[], Options::default());
+    let without = place_with(&headroom(0, &five, ""), &servers, &[], Options::default());
     assert_eq!(
         without.placed(),
         4,
@@ -277,7 +241,7 @@ fn headroom_is_kept_on_each_server_and_the_bound_knows_it() {
     );
     let small: Vec<(&str, u32)> = five.iter().map(|(name, _)| (*name, 2)).collect();
     // Four of two cores fit on one; with three to stay free, three do.
-    let packed = place(&headroom(3, &small, ""), &servers, &[], Options::default());
+    let packed = place_with(&headroom(3, &small, ""), &servers, &[], Options::default());
     assert_eq!(seats(&packed)[0].len(), 3);
     assert_eq!(packed.placed(), 5);
 }
@@ -298,13 +262,13 @@ fn spread_goes_by_tenant_first_and_then_by_cores() {
     let servers = fleet(&["one", "two"]);
     // `two` has more cores left for the second one, and has the first one.
     assert_eq!(
-        seats(&place(&spread, &servers, &[], options)),
+        seats(&place_with(&spread, &servers, &[], options)),
         [vec!["big", "red-2"], vec!["red-1"]]
     );
     let pack = read(&format!("slices:\n{text}"));
     assert_eq!(Fill::from(pack.fleet.place), Fill::Pack);
     assert_eq!(
-        seats(&place(&pack, &servers, &[], Options::default())),
+        seats(&place_with(&pack, &servers, &[], Options::default())),
         [vec!["big", "red-1"], vec!["red-2"]]
     );
 }
@@ -323,7 +287,7 @@ fn a_selector_takes_only_servers_with_all_of_its_labels() {
         asked("c", 2, ""),
     ]);
     let servers = fleet(&["one", "two", "three"]);
-    let placement = place(&spec, &servers, &[], Options::default());
+    let placement = place_with(&spec, &servers, &[], Options::default());
     let seats = seats(&placement);
     assert_eq!(seats.concat().len(), 4);
     assert!(seats[1].contains(&"a"), "{seats:?}");
@@ -362,7 +326,7 @@ fn a_selector_whose_servers_are_full_or_absent_says_what_it_costs() {
         asked("b", 8, ", selector: { zone: a }"),
     ]);
     let servers = fleet(&["one", "two"]);
-    let placement = place(&spec, &servers, &[], Options::default());
+    let placement = place_with(&spec, &servers, &[], Options::default());
     assert_eq!((placement.placed(), placement.unplaced.len()), (2, 1));
     let unplaced = &placement.unplaced[0];
     assert_eq!((unplaced.slice.as_str(), unplaced.eligible), ("b", 1));
@@ -374,11 +338,11 @@ fn a_selector_whose_servers_are_full_or_absent_says_what_it_costs() {
     );
     let changed = change.apply(&spec).unwrap();
     assert_eq!(
-        place(&changed, &servers, &[], Options::default()).placed(),
+        place_with(&changed, &servers, &[], Options::default()).placed(),
         3
     );
 
-    let absent = place(&spec, &fleet(&["two"]), &[], Options::default());
+    let absent = place_with(&spec, &fleet(&["two"]), &[], Options::default());
     assert_eq!((absent.placed(), absent.bound), (0, 0));
     assert!(absent.unplaced.iter().all(|it| it.eligible == 0));
 }
@@ -387,19 +351,19 @@ fn a_selector_whose_servers_are_full_or_absent_says_what_it_costs() {
 fn labels_that_change_move_who_selects_by_them_and_nobody_else() {
     let slices = [asked("a", 2, ", selector: { zone: a }"), asked("b", 2, "")];
     let servers = fleet(&["one", "two"]);
-    let before = place(&selecting(&slices), &servers, &[], Options::default());
+    let before = place_with(&selecting(&slices), &servers, &[], Options::default());
     assert_eq!(seats(&before), [vec!["a", "b"], vec![]]);
     // A label more of another server changes no byte.
     let more = LABELS.replace("disk: nvme", "disk: nvme, zone-of: x");
     let spec = read(&format!("{more}slices:\n{}", slices.concat()));
-    let same = place(&spec, &servers, &plans(&before), Options::default());
+    let same = place_with(&spec, &servers, &plans(&before), Options::default());
     assert_eq!(plans(&same), plans(&before));
     // Then `zone: a` is another server's.
     let swapped = LABELS
         .replace("zone: a", "zone: x")
         .replace("zone: b, disk", "zone: a, disk");
     let spec = read(&format!("{swapped}slices:\n{}", slices.concat()));
-    let after = place(&spec, &servers, &plans(&before), Options::default());
+    let after = place_with(&spec, &servers, &plans(&before), Options::default());
     assert_eq!(seats(&after), [vec!["b"], vec!["a"]]);
     let b = |placement: &Placement| {
         let plan = placement.shares[0].plan.as_ref().unwrap();

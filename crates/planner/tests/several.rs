@@ -11,52 +11,9 @@ use bmslice_inventory::Inventory;
 use bmslice_model::ByteSize;
 use bmslice_plan::Plan;
 use bmslice_planner::servers::{Fill, Member, Options, Placement, ServersError, plan_servers};
-use bmslice_planner::{Change, Refusal, Running, plan, plan_with};
+use bmslice_planner::{Change, Refusal, Running, plan};
 use bmslice_spec::{NicNuma, Numa, SliceSpec, Slicing};
 use servers::*;
-
-/// A server as the lab's (two nodes, five free cores each, two NICs each) of another name.
-fn named(name: &str) -> Inventory {
-    let mut server = lab();
-    server.machine.hostname = name.into();
-    server
-}
-
-fn fleet(names: &[&str]) -> Vec<Inventory> {
-    names.iter().map(|name| named(name)).collect()
-}
-
-fn place_with(
-    spec: &Slicing,
-    servers: &[Inventory],
-    in_force: &[Option<Plan>],
-    options: Options,
-) -> Placement {
-    let members: Vec<Member<'_>> = servers
-        .iter()
-        .enumerate()
-        .map(|(at, inventory)| Member {
-            inventory,
-            previous: in_force.get(at).and_then(Option::as_ref),
-        })
-        .collect();
-    let placement = plan_servers(spec, &members, options).unwrap();
-    for (member, share) in members.iter().zip(&placement.shares) {
-        let (Some(part), Some(plan)) = (&share.spec, &share.plan) else {
-            continue;
-        };
-        let violations = bmslice_check::check(part, member.inventory, plan);
-        assert!(violations.is_empty(), "{violations:#?}");
-        let alone = plan_with(part, member.inventory, member.previous, options.running).unwrap();
-        assert_eq!(plan.to_json(), alone.to_json(), "the same as planned alone");
-    }
-    assert!(placement.bound >= placement.placed() as u64);
-    assert_eq!(
-        placement.placed() + placement.unplaced.len(),
-        spec.slices.len()
-    );
-    placement
-}
 
 fn place(spec: &Slicing, servers: &[Inventory]) -> Placement {
     place_with(spec, servers, &[], Options::default())

@@ -8,6 +8,8 @@ use bmslice_inventory::{
 };
 use bmslice_model::{ByteSize, CpuId, CpuSet, IommuGroupId, KernelCmdline, NumaNodeId, PciAddress};
 use bmslice_plan::{NicPlan, Plan};
+use bmslice_planner::plan_with;
+use bmslice_planner::servers::{Member, Options, Placement, plan_servers};
 use bmslice_spec::{
     GuestMachine, GuestSpec, HostSpec, ImageFrom, ImageSpec, Isolation, NicChoice, NicKind,
     NicNuma, NicSpec, Numa, Setup, SliceSpec, Slicing, Smt, VcpuOrder,
@@ -434,4 +436,48 @@ fn vf_place(server: &Inventory, pf: PciAddress, index: u32) -> PciAddress {
         byte(id % 8),
     )
     .unwrap()
+}
+
+/// A server as the lab's (two nodes, five free cores each, two NICs each) of another name.
+pub fn named(name: &str) -> Inventory {
+    let mut server = lab();
+    server.machine.hostname = name.into();
+    server
+}
+
+pub fn fleet(names: &[&str]) -> Vec<Inventory> {
+    names.iter().map(|name| named(name)).collect()
+}
+
+/// Places a spec on servers, and holds each share against the checker and against planning it alone.
+pub fn place_with(
+    spec: &Slicing,
+    servers: &[Inventory],
+    in_force: &[Option<Plan>],
+    options: Options,
+) -> Placement {
+    let members: Vec<Member<'_>> = servers
+        .iter()
+        .enumerate()
+        .map(|(at, inventory)| Member {
+            inventory,
+            previous: in_force.get(at).and_then(Option::as_ref),
+        })
+        .collect();
+    let placement = plan_servers(spec, &members, options).unwrap();
+    for (member, share) in members.iter().zip(&placement.shares) {
+        let (Some(part), Some(plan)) = (&share.spec, &share.plan) else {
+            continue;
+        };
+        let violations = bmslice_check::check(part, member.inventory, plan);
+        assert!(violations.is_empty(), "{violations:#?}");
+        let alone = plan_with(part, member.inventory, member.previous, options.running).unwrap();
+        assert_eq!(plan.to_json(), alone.to_json(), "the same as planned alone");
+    }
+    assert!(placement.bound >= placement.placed() as u64);
+    assert_eq!(
+        placement.placed() + placement.unplaced.len(),
+        spec.slices.len()
+    );
+    placement
 }
