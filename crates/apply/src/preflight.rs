@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bmslice_host::{HostError, Machine};
-use bmslice_inventory::{HostNeed, Inventory, PciFunction};
-use bmslice_model::{ByteSize, PciAddress};
-use bmslice_plan::{DeviceRef, Fingerprint, NicPlan, Plan, SlicePlan};
+use bmslice_inventory::{Inventory, LiveInventory};
+use bmslice_model::ByteSize;
+use bmslice_plan::{Fingerprint, NicPlan, Plan};
 use bmslice_spec::Isolation;
 
 use crate::apply::Phase;
@@ -18,6 +18,7 @@ use crate::paths::PLAN;
 use crate::site::Look;
 use crate::step::{Observation, Step};
 
+mod devices;
 mod loader;
 
 /// What stands in the way of these steps; empty when nothing does.
@@ -26,7 +27,7 @@ mod loader;
 /// When something could not be looked at.
 pub fn preflight(
     look: &Look<'_>,
-    inventory: &Inventory,
+    inventory: &LiveInventory,
     plan: &Plan,
     steps: &[Step],
     phase: Phase,
@@ -52,7 +53,7 @@ pub fn preflight(
             .hint("plan again on this server"),
         );
     }
-    problems.extend(devices(inventory, plan));
+    problems.extend(devices::unfit(inventory, plan));
     problems.extend(isolation(plan));
     problems.extend(loader::refused(look, inventory, steps));
     if phase == Phase::All {
@@ -111,151 +112,6 @@ fn asks_libvirt(step: &Step) -> bool {
         step,
         Step::DefineDomain(_) | Step::SetAutostart(_) | Step::StartDomain(_)
     )
-}
-
-/// Devices that are not what the plan says, or that the host needs.
-fn devices(inventory: &Inventory, plan: &Plan) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let given: BTreeSet<PciAddress> = plan
-        .slices()
-        .iter()
-        .flat_map(|slice| slice.nics.iter().flat_map(NicPlan::functions))
-        .collect();
-    for split in &plan.host().split {
-        if let Err(problem) = identify(inventory, &split.device) {
-            problems.push(problem);
-        }
-    }
-    for slice in plan.slices() {
-        for nic in &slice.nics {
-            match nic {
-                NicPlan::Passthrough { device, .. } => {
-                    match identify(inventory, device) {
-                        Err(problem) => problems.push(problem),
-                        Ok(function) => {
-                            problems.extend(unfit(inventory, slice, function, &given));
-                        }
-                    }
-                    for address in nic.functions().iter().skip(1) {
-                        match find(inventory, *address) {
-                            Some(function) => problems.extend(needed(slice, function)),
-                            None => problems.push(absent(*address)),
-                        }
-                    }
-                }
-                NicPlan::Vf { pf, address, .. } => {
-                    if let Err(problem) = identify(inventory, pf) {
-                        problems.push(problem);
-                    }
-                    // The VF itself is there only later; what is there now is looked at.
-                    if let Some(function) = find(inventory, *address) {
-                        problems.extend(unfit(inventory, slice, function, &given));
-                    }
-                }
-                NicPlan::Virtio { .. } => {}
-            }
-        }
-    }
-    problems.dedup();
-    problems
-}
-
-fn find(inventory: &Inventory, address: PciAddress) -> Option<&PciFunction> {
-    inventory.pci.iter().find(|f| f.address == address)
-}
-
-fn absent(address: PciAddress) -> Problem {
-    Problem::new(format!("there is no PCI function at {address}"))
-        .hint("see `bmslice inspect`, and plan again")
-}
-
-/// The function that the plan means: by its address, and by what it is and its MAC.
-fn identify<'i>(inventory: &'i Inventory, device: &DeviceRef) -> Result<&'i PciFunction, Problem> {
-    let found = find(inventory, device.address).ok_or_else(|| absent(device.address))?;
-    let other = |was: String, is: String| {
-        Problem::new(format!(
-            "{} is not the device of the plan: it is {is}, not {was}",
-            device.address
-        ))
-        .hint("a card was moved or replaced; plan again")
-    };
-    if found.id != device.id {
-        return Err(other(device.id.to_string(), found.id.to_string()));
-    }
-    match (device.mac, found.mac) {
-        (Some(was), Some(is)) if was != is => Err(other(
-            format!("the one with MAC {was}"),
-            format!("the one with MAC {is}"),
-        )),
-        _ => Ok(found),
-    }
-}
-
-fn why(need: &HostNeed) -> String {
-    match need {
-        HostNeed::DefaultRoute { interface } => {
-            format!("the host's default route goes through `{interface}`")
-        }
-        HostNeed::Session { interface } => format!("this session comes through `{interface}`"),
-        HostNeed::Member { of } => format!("it carries the host's `{of}`"),
-        HostNeed::Address { interface } => format!("the host has an address on `{interface}`"),
-        HostNeed::Mount { at } => format!("the host's `{at}` is behind it"),
-    }
-}
-
-fn needed(slice: &SlicePlan, function: &PciFunction) -> Option<Problem> {
-    if function.host_needs.is_empty() {
-        return None;
-    }
-    let reasons: Vec<String> = function.host_needs.iter().map(why).collect();
-    Some(
-        Problem::new(format!(
-            "the plan gives {} to `{}`, and the host cannot live without it: {}",
-            function.address,
-            slice.name,
-            reasons.join(", ")
-        ))
-        .hint("give the slice another NIC, or a VF"),
-    )
-}
-
-/// Why a function cannot be given away.
-fn unfit(
-    inventory: &Inventory,
-    slice: &SlicePlan,
-    function: &PciFunction,
-    given: &BTreeSet<PciAddress>,
-) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = needed(slice, function).into_iter().collect();
-    if function.rmrr {
-        problems.push(
-            Problem::new(format!(
-                "firmware keeps memory of its own for {} (RMRR), and the kernel gives it to no guest",
-                function.address
-            ))
-            .hint("turn off what uses it in the firmware's setup, or choose another device"),
-        );
-    }
-    let Some(group) = function.iommu_group else {
-        return problems;
-    };
-    let others = inventory.pci.iter().filter(|other| {
-        other.iommu_group == Some(group) && other.address != function.address && !other.is_bridge()
-    });
-    for other in others.filter(|other| !given.contains(&other.address)) {
-        let mut text = format!(
-            "the plan gives {} to `{}`, and its IOMMU group {group} holds {} too, which the plan gives to nobody",
-            function.address, slice.name, other.address
-        );
-        if let Some(need) = other.host_needs.first() {
-            text = format!("{text}; {}", why(need));
-        }
-        problems.push(
-            Problem::new(text)
-                .hint("groups go to guests whole; plan again, or choose another device"),
-        );
-    }
-    problems
 }
 
 /// All threads of a guest in a partition are in it.

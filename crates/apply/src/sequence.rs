@@ -212,7 +212,7 @@ fn confirm_boot(plan: &Plan, arguments: &BootArguments, inventory: &LiveInventor
     ConfirmBoot {
         args: arguments.args.clone(),
         loader: arguments.loader.clone(),
-        management: Management::of(inventory),
+        management: Management::of(inventory, plan),
         minutes: plan.host().fall_back_minutes,
     }
 }

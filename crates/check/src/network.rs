@@ -29,7 +29,14 @@ fn as_asked(case: &Case<'_>, found: &mut Found) {
             found.differs(slice, &what("the fabric"), &common.fabric, &asked.fabric);
             found.differs(slice, &what("the network"), &common.network, &asked.network);
             match (nic, &asked.kind) {
-                (NicPlan::Passthrough { device, .. }, NicKind::Passthrough { device: choice }) => {
+                (
+                    NicPlan::Passthrough {
+                        device, from_host, ..
+                    },
+                    NicKind::Passthrough { device: choice },
+                ) => {
+                    let (what, asked) = (what("`takeFromHost`"), &asked.take_from_host);
+                    found.differs(slice, &what, from_host, asked);
                     chosen(case, slice, number, (nic, device), choice, found);
                 }
                 (

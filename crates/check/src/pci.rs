@@ -109,12 +109,34 @@ pub(crate) const HOST_NEEDED: Invariant = Invariant {
     test: host_needed,
 };
 
+/// What was asked to be taken from the host's own network, by slice.
+fn from_host<'a>(case: &Case<'a>) -> BTreeSet<(&'a str, PciAddress)> {
+    let mut taken = BTreeSet::new();
+    for (slice, asked) in case.slices() {
+        let cards = slice.nics.iter().zip(&asked.nics);
+        for (nic, _) in cards.filter(|(_, card)| card.take_from_host) {
+            taken.extend(
+                nic.functions()
+                    .into_iter()
+                    .map(|f| (slice.name.as_str(), f)),
+            );
+        }
+    }
+    taken
+}
+
 fn host_needed(case: &Case<'_>, found: &mut Found) {
+    let taken = from_host(case);
     for (slice, address) in given(case) {
         let Some(there) = case.server.function(address) else {
             continue;
         };
         for need in &there.host_needs {
+            // What a file system is on stays, whatever anybody asked.
+            let may_go = !matches!(need, HostNeed::Mount { .. });
+            if may_go && taken.contains(&(slice.name.as_str(), address)) {
+                continue;
+            }
             let why = match need {
                 HostNeed::DefaultRoute { interface } => {
                     format!("the default route goes through `{interface}`")

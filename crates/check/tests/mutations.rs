@@ -360,6 +360,11 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
     ("nic-as-asked", "another card", Asked(|s| s[GREEN].nics[0].kind = NicKind::Passthrough {
         device: NicChoice::Pci(pci("0000:41:00.0")),
     })),
+    ("nic-as-asked", "taken from the host though not asked", InPlan(|p| {
+        if let NicPlan::Passthrough { from_host, .. } = card(p, RED, 0) {
+            *from_host = true;
+        }
+    })),
     ("nic-as-asked", "another name", OnServer(|i| i.interfaces[1].altnames.clear())),
     ("nic-as-asked", "another VLAN", InPlan(|p| {
         if let NicPlan::Vf { vlan, .. } = card(p, RED, 1) {

@@ -5,8 +5,8 @@ use bmslice_host::Root;
 /// Every variable that `bmslice` heeds, for `--help` and the man page.
 pub const VARIABLES: &str = "\
 Environment:
-  SSH_CONNECTION       tells which NIC carries this session; it is then never given away (found
-                       through sudo, too)
+  SSH_CONNECTION       tells which NIC carries this session, and that nothing may be taken from
+                       the host's network in it (found through sudo, too)
   BMSLICE_LIBVIRT_URI  libvirt's QEMU driver [default: qemu:///system]
   NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM
                        colour, as usual; `--color` wins";

@@ -306,6 +306,21 @@ pub enum HostNeed {
     },
 }
 
+impl HostNeed {
+    /// Whether it is for the host's network alone: the host lives on without it, and is then
+    /// reached another way. What a file system is behind, over a network too, is not.
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        match self {
+            Self::DefaultRoute { .. }
+            | Self::Session { .. }
+            | Self::Member { .. }
+            | Self::Address { .. } => true,
+            Self::Mount { .. } => false,
+        }
+    }
+}
+
 /// SR-IOV of a physical function.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -180,7 +180,10 @@ pub fn read(root: &Root, probes: &Probes) -> Result<Inventory, ReadError> {
 
 /// The inventory of a machine that can be acted on: only this one becomes steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveInventory(Inventory);
+pub struct LiveInventory {
+    facts: Inventory,
+    session_peer: Option<String>,
+}
 
 impl LiveInventory {
     /// Reads the machine, its hypervisor too; a libvirt that does not answer is told in
@@ -190,7 +193,17 @@ impl LiveInventory {
     /// [`ReadError::NoCpus`].
     pub fn read(machine: &dyn Machine, session_peer: Option<&str>) -> Result<Self, ReadError> {
         let probes = Probes::of(machine, session_peer);
-        read(machine.root(), &probes).map(Self)
+        Ok(Self {
+            facts: read(machine.root(), &probes)?,
+            session_peer: probes.session_peer,
+        })
+    }
+
+    /// The address that the session comes from that asks for this; `None` at the server's own
+    /// console, and for what systemd starts.
+    #[must_use]
+    pub fn session_peer(&self) -> Option<&str> {
+        self.session_peer.as_deref()
     }
 }
 
@@ -263,23 +276,23 @@ fn captured_probes(root: &Root) -> (Probes, Option<String>) {
 }
 
 macro_rules! is_an_inventory {
-    ($name:ident) => {
+    ($name:ident, $facts:tt) => {
         impl $name {
             /// The facts alone.
             #[must_use]
             pub fn into_inner(self) -> Inventory {
-                self.0
+                self.$facts
             }
         }
 
         impl Deref for $name {
             type Target = Inventory;
             fn deref(&self) -> &Inventory {
-                &self.0
+                &self.$facts
             }
         }
     };
 }
 
-is_an_inventory!(LiveInventory);
-is_an_inventory!(CapturedInventory);
+is_an_inventory!(LiveInventory, facts);
+is_an_inventory!(CapturedInventory, 0);

@@ -302,6 +302,9 @@ pub enum NicPlan {
         device: DeviceRef,
         /// The other members of its IOMMU group that go with it; bridges are not among them.
         group: Vec<PciAddress>,
+        /// Whether the spec takes it from the host's own network (`takeFromHost`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        from_host: bool,
         /// What is common to all cards.
         #[serde(flatten)]
         nic: NicCommon,

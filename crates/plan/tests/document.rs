@@ -122,6 +122,7 @@ fn parts() -> PlanParts {
     let passthrough = |address: &str, group: &[&str], nic| NicPlan::Passthrough {
         device: device(address),
         group: group.iter().map(|address| pci(address)).collect(),
+        from_host: false,
         nic,
     };
     let vf = |index, address: &str, vlan, nic| NicPlan::Vf {
@@ -148,6 +149,7 @@ fn parts() -> PlanParts {
             ..device("0000:43:00.0")
         },
         group: Vec::new(),
+        from_host: false,
         nic: bare(),
     };
     PlanParts {

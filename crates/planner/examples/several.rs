@@ -75,6 +75,7 @@ fn some_slice(number: usize, dice: &mut Dice) -> SliceSpec {
         kind,
         fabric: None,
         network: None,
+        take_from_host: false,
     }];
     slice
 }

@@ -72,6 +72,7 @@ pub(crate) fn deal(
                 (NicKind::Passthrough { .. }, Some(pf)) => NicPlan::Passthrough {
                     device: pf.reference.clone(),
                     group: along(site, pf, &choices[at]),
+                    from_host: card.take_from_host,
                     nic: common,
                 },
                 (NicKind::Vf { vlan, rules, .. }, Some(pf)) => {

@@ -268,6 +268,7 @@ impl Change {
                                 mac: None,
                                 rules: bmslice_spec::VfRules::default(),
                             };
+                            card.take_from_host = false;
                         }
                     });
                 }
@@ -282,9 +283,12 @@ impl Change {
             Self::OtherNic {
                 slice, nic, choice, ..
             } => edit(slice, &|s| {
-                let card = s.nics.get_mut(*nic);
-                if let Some(old) = card.and_then(|card| choice_mut(&mut card.kind)) {
+                if let Some(card) = s.nics.get_mut(*nic)
+                    && let Some(old) = choice_mut(&mut card.kind)
+                {
                     *old = choice.clone();
+                    // What is proposed is free.
+                    card.take_from_host = false;
                 }
             }),
             Self::Vcpus { slice, vcpus } => edit(slice, &|s| s.vcpus = *vcpus),

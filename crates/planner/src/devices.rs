@@ -2,8 +2,8 @@
 //!
 //! Takes the inventory's PCI functions and the spec's cards; gives, per slice, a want with its
 //! candidates, or the refusal of a card that no placement could ever give. Keeps true: what the
-//! host needs is no candidate, the IOMMU group is the unit of passthrough, and a function is either
-//! passed whole or split.
+//! host needs is no candidate (but what its network needs, where the spec takes it from the host by
+//! name), the IOMMU group is the unit of passthrough, and a function is either passed whole or split.
 
 use std::collections::BTreeMap;
 
@@ -74,6 +74,7 @@ impl<'a> Devices<'a> {
                     slice: &slice.name,
                     nic,
                     whole,
+                    from_host: card.take_from_host,
                 };
                 wants.push(devices.want(&looked, choice, had, server, previous)?);
             }
@@ -102,7 +103,11 @@ impl<'a> Devices<'a> {
         let NicChoice::Need { speed, numa } = choice else {
             let at = self.find(looked, choice, server, previous)?;
             let pf = &self.pfs[at];
-            let state = if looked.whole { &pf.whole } else { &pf.split };
+            let state = match (looked.whole, looked.from_host) {
+                (true, true) => &pf.taken,
+                (true, false) => &pf.whole,
+                (false, _) => &pf.split,
+            };
             if let Err(obstacle) = state {
                 return Err(self.refuse(looked, pf, obstacle));
             }
@@ -248,11 +253,14 @@ impl<'a> Devices<'a> {
 
     fn refuse(&self, looked: &Looked<'_>, pf: &Pf<'_>, obstacle: &Obstacle) -> Refusal {
         let (slice, device) = (looked.slice.clone(), pf.label());
+        // How to have it all the same, where that would do.
+        let take = (looked.whole && pf.taken.is_ok()).then(|| Box::new(pf.reference.clone()));
         match obstacle {
             Obstacle::HostNeeds { member: None, why } => Refusal::NicHostNeeds {
                 slice,
                 device,
                 why: why.clone(),
+                take,
                 change: None,
             },
             Obstacle::HostNeeds {
@@ -264,6 +272,7 @@ impl<'a> Devices<'a> {
                 group: group_of(pf),
                 member: *member,
                 why: why.clone(),
+                take,
                 change: None,
             },
             Obstacle::InUse { domain } => Refusal::NicInUse {
@@ -371,6 +380,8 @@ struct Looked<'a> {
     slice: &'a SliceName,
     nic: usize,
     whole: bool,
+    /// Whether it may be one that the host's network goes through.
+    from_host: bool,
 }
 
 /// The members of a function's group, itself first, for messages.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bmslice_inventory::PciFunction;
+use bmslice_inventory::{HostNeed, PciFunction};
 use bmslice_model::{MacAddress, NumaNodeId, PciAddress};
 use bmslice_plan::{DeviceRef, NicPlan, Plan};
 
@@ -25,6 +25,8 @@ pub(crate) struct Pf<'a> {
     pub vfs: Vec<u32>,
     /// Why it cannot be passed whole.
     pub whole: Result<(), Obstacle>,
+    /// Why not even when the host's network may go with it (`takeFromHost`).
+    pub taken: Result<(), Obstacle>,
     /// Why none of its VFs can be passed.
     pub split: Result<(), Obstacle>,
     pub reference: DeviceRef,
@@ -142,7 +144,10 @@ fn physical_function<'a>(
         node: server.device_node(function.node),
         group: 0,
         speed: interface.and_then(bmslice_inventory::NetInterface::speed_or_most),
-        whole: whole(function, &members, &own_vfs, server),
+        whole: whole(function, &members, &own_vfs, server, |_| true),
+        taken: whole(function, &members, &own_vfs, server, |need| {
+            !need.is_network()
+        }),
         split: split(function, &vfs, server),
         vfs,
         members,
@@ -170,8 +175,13 @@ fn in_use(address: PciAddress, server: &Server<'_>) -> Result<(), Obstacle> {
     user_of(address, server).map_or(Ok(()), |domain| Err(Obstacle::InUse { domain }))
 }
 
-fn host_free(function: &PciFunction, member: Option<PciAddress>) -> Result<(), Obstacle> {
-    let why: Vec<String> = function.host_needs.iter().map(said).collect();
+fn host_free(
+    function: &PciFunction,
+    member: Option<PciAddress>,
+    counts: fn(&HostNeed) -> bool,
+) -> Result<(), Obstacle> {
+    let needs = function.host_needs.iter().filter(|need| counts(need));
+    let why: Vec<String> = needs.map(said).collect();
     if why.is_empty() {
         return Ok(());
     }
@@ -182,8 +192,7 @@ fn host_free(function: &PciFunction, member: Option<PciAddress>) -> Result<(), O
 }
 
 /// Why the host needs a device, for people.
-pub(crate) fn said(need: &bmslice_inventory::HostNeed) -> String {
-    use bmslice_inventory::HostNeed;
+pub(crate) fn said(need: &HostNeed) -> String {
     match need {
         HostNeed::DefaultRoute { interface } => {
             format!("the default route goes through {interface}")
@@ -196,24 +205,26 @@ pub(crate) fn said(need: &bmslice_inventory::HostNeed) -> String {
     }
 }
 
+/// Whether it can be passed whole, as far as the needs of the host that count let it.
 fn whole(
     function: &PciFunction,
     members: &[&PciFunction],
     own_vfs: &[&PciFunction],
     server: &Server<'_>,
+    counts: fn(&HostNeed) -> bool,
 ) -> Result<(), Obstacle> {
-    host_free(function, None)?;
+    host_free(function, None, counts)?;
     in_use(function.address, server)?;
     if function.rmrr {
         return Err(Obstacle::Rmrr);
     }
     // Its VFs end when it leaves the host.
     for vf in own_vfs {
-        host_free(vf, Some(vf.address))?;
+        host_free(vf, Some(vf.address), counts)?;
         in_use(vf.address, server)?;
     }
     for member in members {
-        host_free(member, Some(member.address))?;
+        host_free(member, Some(member.address), counts)?;
         in_use(member.address, server)?;
     }
     Ok(())

@@ -10,8 +10,22 @@ impl Refusal {
     /// What would make it fit, lower case, without a full stop.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        if let Some(change) = self.change() {
-            return Some(change.to_string());
+        let nearest = self.change().map(ToString::to_string);
+        if let Self::NicHostNeeds { take, .. } | Self::GroupHostNeeds { take, .. } = self {
+            let all_the_same = take.as_ref().map(|device| {
+                let named = match &device.interface {
+                    Some(name) => format!("name: {name}"),
+                    None => format!("pci: \"{}\"", device.address),
+                };
+                format!(
+                    "to take it from the host all the same, write `passthrough: {{ {named}, takeFromHost: true }}`, and apply at the server's own console"
+                )
+            });
+            let both: Vec<String> = nearest.into_iter().chain(all_the_same).collect();
+            return (!both.is_empty()).then(|| both.join("; or, "));
+        }
+        if nearest.is_some() {
+            return nearest;
         }
         match self {
             Self::NicAbsent {

@@ -4,7 +4,7 @@
 //! programs. What would do instead is said by [`hint`](crate::hint).
 
 use bmslice_model::{ByteSize, CmdlineError, MacAddress, NumaNodeId, PciAddress, SliceName};
-use bmslice_plan::PlanFileError;
+use bmslice_plan::{DeviceRef, PlanFileError};
 use thiserror::Error;
 
 use crate::change::Change;
@@ -117,6 +117,8 @@ pub enum Refusal {
         device: String,
         /// What for.
         why: String,
+        /// The NIC, where `takeFromHost` would do.
+        take: Option<Box<DeviceRef>>,
         /// What would do.
         change: Option<Box<Change>>,
     },
@@ -136,6 +138,8 @@ pub enum Refusal {
         member: PciAddress,
         /// What for.
         why: String,
+        /// The NIC, where `takeFromHost` would do.
+        take: Option<Box<DeviceRef>>,
         /// What would do.
         change: Option<Box<Change>>,
     },

@@ -33,6 +33,7 @@ pub(crate) fn report(
     for (at, (slice, planned)) in spec.slices.iter().zip(&parts.slices).enumerate() {
         notes.about = Some(slice.name.clone());
         placed(site, best, parts, at, slice, planned, &mut notes);
+        from_host(site, planned, &mut notes);
         if let Some(selector) = &slice.selector {
             let text = format!("this server has the labels that it selects by: `{selector}`");
             notes.info("selector", text);
@@ -295,6 +296,38 @@ fn iommu(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
                 ),
             );
         }
+    }
+}
+
+/// What the spec takes from the host's network.
+fn from_host(site: &Site<'_>, planned: &SlicePlan, notes: &mut Notes) {
+    for nic in &planned.nics {
+        let NicPlan::Passthrough {
+            device,
+            from_host: true,
+            ..
+        } = nic
+        else {
+            continue;
+        };
+        let taken = nic.functions();
+        let functions = site.server.inventory.pci.iter();
+        let needs: Vec<&HostNeed> = functions
+            .filter(|f| taken.contains(&f.address))
+            .flat_map(|f| &f.host_needs)
+            .collect();
+        // A guest that has it already took it from nobody.
+        if needs.is_empty() {
+            continue;
+        }
+        notes.warn(
+            "nic-from-host",
+            format!(
+                "{} is taken from the host, where {}: see that the host is reached another way, and apply at its own console, since over ssh `apply` refuses",
+                function::label(device),
+                and(needs.into_iter().map(function::said)),
+            ),
+        );
     }
 }
 

@@ -9,6 +9,7 @@ mod servers;
 
 use bmslice_inventory::{DomainFacts, EthtoolFacts, HostNeed, Inventory, LinkModes};
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
+use bmslice_plan::NicPlan;
 use bmslice_planner::{Change, Refusal, plan};
 use bmslice_spec::{HostSpec, NicChoice, NicNuma, Numa, SliceSpec, Slicing, Smt};
 use servers::*;
@@ -154,7 +155,7 @@ fn what_is_wrong_twice_is_settled_one_by_one() {
         (code, hint.as_str()),
         (
             "nic-host-needs",
-            "with the NIC `n0p0` for slice `d` it fits, as far as this goes; something else is refused then"
+            "with the NIC `n0p0` for slice `d` it fits, as far as this goes; something else is refused then; or, to take it from the host all the same, write `passthrough: { name: mgmt0, takeFromHost: true }`, and apply at the server's own console"
         )
     );
     slices.remove(3);
@@ -212,8 +213,44 @@ fn the_management_nic() {
         &lab(),
         "nic-host-needs",
         "slice `s` cannot have 0000:00:02.0 (mgmt0): the host needs it, since the default route goes through mgmt0",
-        "with the NIC `n0p0` for slice `s` it fits",
+        "with the NIC `n0p0` for slice `s` it fits; or, to take it from the host all the same, write `passthrough: { name: mgmt0, takeFromHost: true }`, and apply at the server's own console",
     );
+}
+
+#[test]
+fn the_management_nic_is_taken_from_the_host_where_the_spec_says_so() {
+    let take = |name: &str| {
+        let mut nic = whole(by_name(name));
+        nic.take_from_host = true;
+        spec(vec![with_nics("s", vec![nic])])
+    };
+    let found = plan(&take("mgmt0"), &lab()).unwrap();
+    assert!(
+        matches!(&found.slices()[0].nics[0], NicPlan::Passthrough { device, from_host: true, .. }
+            if device.interface.as_deref() == Some("mgmt0"))
+    );
+    let findings = &found.parts().report.findings;
+    let said = findings.iter().find(|f| f.code == "nic-from-host").unwrap();
+    assert_eq!(
+        said.text,
+        "0000:00:02.0 (mgmt0) is taken from the host, where the default route goes through mgmt0: see that the host is reached another way, and apply at its own console, since over ssh `apply` refuses"
+    );
+    let violations = bmslice_check::check(&take("mgmt0"), &lab(), &found);
+    assert!(violations.is_empty(), "{violations:?}");
+    // Of one that the host does not use, nothing is said.
+    let found = plan(&take("n0p0"), &lab()).unwrap();
+    let mut findings = found.parts().report.findings.iter();
+    assert!(findings.all(|f| f.code != "nic-from-host"));
+    // What a file system is behind stays, and no way around it is told.
+    let mut server = lab();
+    function(&mut server, "0000:00:02.0").host_needs = vec![HostNeed::Mount { at: "/srv".into() }];
+    let (code, message, hint) = refused(&take("mgmt0"), &server);
+    assert_eq!(code, "nic-host-needs");
+    assert!(
+        message.ends_with("since the host's `/srv` is on it"),
+        "{message}"
+    );
+    assert_eq!(hint, "with the NIC `n0p0` for slice `s` it fits");
 }
 
 #[test]

@@ -463,6 +463,9 @@ fn nic_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
             }
             Some(NicChoice::Pci(_) | NicChoice::Need { .. }) | None => {}
         }
+        if nic.take_from_host {
+            from_host_rules(nic, &of.field("takeFromHost"), found);
+        }
         vlan_rules(nic, &at, found);
         guest::network_rules(slice, nic, &at, found);
     }
@@ -544,6 +547,25 @@ fn unique_names(slices: &[(usize, &SliceSpec)], found: &mut Found) {
                 seen.insert(name, (i, one_of_several));
             }
         }
+    }
+}
+
+/// Nobody takes the host's network away by chance.
+fn from_host_rules(nic: &NicSpec, at: &Path, found: &mut Found) {
+    match &nic.kind {
+        NicKind::Passthrough {
+            device: NicChoice::Need { .. },
+        } => found.say(
+            at.clone(),
+            "a NIC that the host uses is taken from it only when it is named",
+            "write `name`, `pci` or `mac` beside it, or leave it out",
+        ),
+        NicKind::Passthrough { .. } => {}
+        NicKind::Vf { .. } | NicKind::Virtio { .. } => found.say(
+            at.clone(),
+            "only a NIC that goes whole is taken from the host",
+            "leave `takeFromHost` out: a NIC that is split stays with the host",
+        ),
     }
 }
 

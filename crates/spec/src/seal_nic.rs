@@ -16,6 +16,16 @@ const ANY: NicChoice = NicChoice::Need {
     numa: NicNuma::Any,
 };
 
+/// Whether a NIC is to be taken from the host; of what cannot be, the rules tell.
+fn taken_from_host(field: &Field<wire::Device>) -> bool {
+    match field {
+        Field::Given(wire::Device::Fields(fields), _) => {
+            matches!(fields.take_from_host, Field::Given(true, _))
+        }
+        Field::Given(wire::Device::Text(_), _) | Field::Absent | Field::Bad(_) => false,
+    }
+}
+
 impl Sealer<'_> {
     pub(crate) fn nics(&self, field: Field<Vec<Field<wire::Nic>>>, at: &Path) -> Vec<NicSpec> {
         let Field::Given(nics, _) = field else {
@@ -27,6 +37,7 @@ impl Sealer<'_> {
                 kind: NicKind::Passthrough { device: ANY },
                 fabric: None,
                 network: None,
+                take_from_host: false,
             },
             Field::Absent => self.nic(wire::Nic::default(), &self.span(&at.index(i)), &at.index(i)),
         });
@@ -45,6 +56,8 @@ impl Sealer<'_> {
                 "write `passthrough: eno1`, `vf: { of: eno2, vlan: 101 }` or `virtio: { network: default }`",
             ));
         }
+        let take_from_host = taken_from_host(&nic.passthrough)
+            || matches!(&nic.vf, Field::Given(vf, _) if taken_from_host(&vf.of));
         let kind = match (nic.passthrough, nic.vf, nic.virtio) {
             (Field::Given(device, span), _, _) => NicKind::Passthrough {
                 device: self.device(device, &span),
@@ -82,6 +95,7 @@ impl Sealer<'_> {
             kind,
             fabric,
             network,
+            take_from_host,
         }
     }
 

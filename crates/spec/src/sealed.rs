@@ -347,6 +347,10 @@ pub struct NicSpec {
     pub fabric: Option<FabricSpec>,
     /// What cloud-init sets up on it.
     pub network: Option<GuestNetwork>,
+    /// Whether a whole function that is named goes to the guest although the host's network goes
+    /// through it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub take_from_host: bool,
 }
 
 /// What a card is.

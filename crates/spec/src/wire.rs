@@ -406,6 +406,11 @@ pub(crate) struct DeviceFields {
     /// Any that is this near to the slice.
     #[schemars(extend("default" = "same"))]
     pub numa: Field<Near>,
+    /// Whether the guest gets it although the host's network goes through it: a default route, an
+    /// address, a bond, bridge or VLAN. For a NIC that is named and goes whole. `apply` takes it
+    /// at the server's own console only; what holds a file system of the host's is never taken.
+    #[schemars(extend("default" = false))]
+    pub take_from_host: Field<bool>,
 }
 
 /// How near a NIC must be.

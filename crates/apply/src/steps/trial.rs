@@ -5,13 +5,14 @@
 //! confirmed only by the boot that has them and its management too, and a server that went back
 //! tries them again only when asked.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use bmslice_host::HostError;
 use bmslice_inventory::{HostNeed, Inventory};
-use bmslice_model::{KernelArg, MacAddress};
-use bmslice_plan::Plan;
+use bmslice_model::{KernelArg, MacAddress, PciAddress};
+use bmslice_plan::{NicPlan, Plan};
 use bmslice_render::{TRIAL, args_digest};
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +48,10 @@ pub struct Management {
 }
 
 impl Management {
-    /// Those of a server: the default routes and the session that is running.
-    pub fn of(inventory: &Inventory) -> Vec<Self> {
+    /// Those of a server that a plan leaves to it: the default routes and the session that is
+    /// running.
+    pub fn of(inventory: &Inventory, plan: &Plan) -> Vec<Self> {
+        let taken = from_host(plan);
         let needs = inventory.pci.iter().flat_map(|f| &f.host_needs);
         let sessions: Vec<&String> = needs
             .filter_map(|need| match need {
@@ -65,6 +68,7 @@ impl Management {
             // What has no link now cannot be asked of the next boot.
             .filter(|i| i.carrier != Some(false) && i.name != "lo")
             .filter(|i| i.default_route || sessions.contains(&&i.name))
+            .filter(|i| !goes(inventory, &i.name, &taken))
             .map(|i| Self {
                 interface: i.name.clone(),
                 mac: i.mac,
@@ -125,6 +129,38 @@ impl Management {
         (self.default_route && !has_default)
             .then(|| format!("no default route goes through `{name}`"))
     }
+}
+
+/// What a plan takes from the host's network.
+fn from_host(plan: &Plan) -> BTreeSet<PciAddress> {
+    let cards = plan.slices().iter().flat_map(|slice| &slice.nics);
+    let taken = cards.filter(|nic| {
+        matches!(
+            nic,
+            NicPlan::Passthrough {
+                from_host: true,
+                ..
+            }
+        )
+    });
+    taken.flat_map(NicPlan::functions).collect()
+}
+
+/// Whether all that carries an interface is taken.
+fn goes(inventory: &Inventory, interface: &str, taken: &BTreeSet<PciAddress>) -> bool {
+    let mut carriers = inventory.pci.iter().filter(|f| {
+        f.host_needs.iter().any(|need| match need {
+            HostNeed::DefaultRoute { interface: of } | HostNeed::Session { interface: of } => {
+                of == interface
+            }
+            HostNeed::Member { .. } | HostNeed::Address { .. } | HostNeed::Mount { .. } => false,
+        })
+    });
+    let mut any = false;
+    carriers.all(|function| {
+        any = true;
+        taken.contains(&function.address)
+    }) && any
 }
 
 /// Sees that the host came up as it should, and keeps its kernel arguments for the boots to come.

@@ -9,6 +9,7 @@ mod bad_days;
 mod bls;
 mod crash;
 mod dynamic;
+mod from_host;
 mod guests;
 mod journal;
 mod refusals;

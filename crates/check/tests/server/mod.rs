@@ -217,6 +217,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
                 kind,
                 fabric: None,
                 network: None,
+                take_from_host: false,
             })
             .collect(),
         image: ImageSpec {
@@ -357,6 +358,7 @@ fn taken(address: &str, group: &[&str], local: bool) -> NicPlan {
         nic: common(device.mac, Some(local)),
         device,
         group: group.iter().map(|member| pci(member)).collect(),
+        from_host: false,
     }
 }
 

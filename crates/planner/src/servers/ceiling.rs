@@ -214,7 +214,9 @@ fn by_nics(seats: &Seats<'_>, slices: &[usize]) -> u64 {
         .iter()
         .map(|&slice| {
             let nics = seats.spec.slices[slice].nics.iter();
+            // One that is taken from the host is not among those that are free.
             nics.filter(|nic| matches!(nic.kind, NicKind::Passthrough { .. }))
+                .filter(|nic| !nic.take_from_host)
                 .count()
         })
         .collect();

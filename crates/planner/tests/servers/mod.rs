@@ -284,6 +284,7 @@ pub fn card(kind: NicKind) -> NicSpec {
         kind,
         fabric: None,
         network: None,
+        take_from_host: false,
     }
 }
 

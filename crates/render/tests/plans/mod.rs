@@ -78,6 +78,7 @@ fn seed_slice(
             },
             device,
             group: vec![],
+            from_host: false,
         }],
         disk: DiskPlan {
             path: format!("/var/lib/libvirt/images/{name}.qcow2"),
@@ -314,6 +315,7 @@ impl Stock {
             NicDraft::Passthrough(group) => NicPlan::Passthrough {
                 device: self.device(),
                 group: (0..*group).map(|_| self.function()).collect(),
+                from_host: false,
                 nic,
             },
             NicDraft::Vf(vlan, trust) => {
