@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bmslice_model::{ByteSize, CpuSet, KernelArg};
 use bmslice_plan::NicPlan;
-use bmslice_spec::Isolation;
+use bmslice_spec::{IdleStates, Isolation, Mitigations};
 
 use crate::{Case, Found, Invariant};
 
@@ -15,9 +15,33 @@ fn all<'a>(case: &'a Case<'_>, key: &'a str) -> impl Iterator<Item = &'a KernelA
 
 pub(crate) const KERNEL_ARGS: Invariant = Invariant {
     code: "kernel-args",
-    rule: "the arguments are about isolation, the IOMMU and huge pages, or the spec's own, and about nothing else",
+    rule: "the arguments are about isolation, the IOMMU, huge pages, and the idle states and mitigations that were asked for, or the spec's own, and about nothing else",
     test: kernel_args,
 };
+
+/// The arguments behind `idleStates` and `mitigations`.
+const BY_NAME: [&str; 4] = [
+    "intel_idle.max_cstate",
+    "processor.max_cstate",
+    "idle",
+    "mitigations",
+];
+
+/// What the spec's names mean on this server, in the order of the arguments.
+fn by_name(case: &Case<'_>) -> Vec<&'static str> {
+    let vendor = case.inventory.machine.cpu_vendor.as_deref();
+    let amds = vendor.is_some_and(|v| v == "AuthenticAMD" || v == "HygonGenuine");
+    let mut args = match case.spec.host.idle_states {
+        IdleStates::All => vec![],
+        IdleStates::Shallow if amds => vec!["processor.max_cstate=1"],
+        IdleStates::Shallow => vec!["intel_idle.max_cstate=1", "processor.max_cstate=1"],
+        IdleStates::Poll => vec!["idle=poll"],
+    };
+    if case.spec.host.mitigations == Mitigations::None {
+        args.push("mitigations=off");
+    }
+    args
+}
 
 fn kernel_args(case: &Case<'_>, found: &mut Found) {
     const OURS: [&str; 9] = [
@@ -45,8 +69,29 @@ fn kernel_args(case: &Case<'_>, found: &mut Found) {
             found.host(format!("`{asked}` was asked for, and is not there"));
         }
     }
+    let named = by_name(case);
+    let all = case.plan.host().kernel_args.iter();
+    let there: Vec<&str> = all
+        .map(KernelArg::as_str)
+        .filter(|arg| {
+            !case
+                .spec
+                .host
+                .kernel_args
+                .iter()
+                .any(|own| own.as_str() == *arg)
+        })
+        .filter(|arg| BY_NAME.iter().any(|key| arg.split('=').next() == Some(key)))
+        .collect();
+    if there != named {
+        found.host(format!(
+            "idle states and mitigations are chosen by `{}`, asked was `{}`",
+            there.join(" "),
+            named.join(" ")
+        ));
+    }
     for arg in &case.plan.host().kernel_args {
-        let asked = case.spec.host.kernel_args.contains(arg);
+        let asked = case.spec.host.kernel_args.contains(arg) || named.contains(&arg.as_str());
         if !asked && !OURS.iter().any(|key| arg.is(key)) {
             found.host(format!("`{arg}` is not for a plan to set"));
         }

@@ -279,6 +279,7 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
     ("iommu", "turned off", InPlan(|p| args(p, "intel_iommu=on", "intel_iommu=off"))),
     ("iommu", "an argument that does nothing", InPlan(|p| p.host.kernel_args.push("amd_iommu=on".parse().unwrap()))),
     ("kernel-args", "an argument about something else", InPlan(|p| p.host.kernel_args.push("mitigations=off".parse().unwrap()))),
+    ("kernel-args", "CPUs that never idle, though not asked", InPlan(|p| p.host.kernel_args.push("idle=poll".parse().unwrap()))),
     ("kernel-args", "one of the spec's own is missing", InPlan(|p| { p.host.kernel_args.pop(); })),
     ("kernel-args", "another deadline", InPlan(|p| p.host.fall_back_minutes = 11)),
     ("kernel-args", "devices of the host translated too", InPlan(|p| args(p, "iommu=pt", "iommu=nopt"))),

@@ -5,7 +5,7 @@
 
 use bmslice_model::{ByteSize, CmdlineError, CpuSet, KernelArg};
 use bmslice_plan::HugePagePlan;
-use bmslice_spec::{HostSpec, Isolation};
+use bmslice_spec::{HostSpec, IdleStates, Isolation, Mitigations};
 
 use crate::server::Server;
 
@@ -41,6 +41,7 @@ pub(crate) fn args(
         }
         args.push(KernelArg::new("irqaffinity", &server.host.to_string())?);
     }
+    choices(server, spec, &mut args)?;
     let mut sizes: Vec<ByteSize> = pages.iter().filter(|p| p.at_boot).map(|p| p.size).collect();
     sizes.sort_unstable();
     sizes.dedup();
@@ -54,6 +55,30 @@ pub(crate) fn args(
         args.push(KernelArg::new("hugepages", &counts.join(","))?);
     }
     Ok(args)
+}
+
+/// What the spec asks for by name.
+fn choices(
+    server: &Server<'_>,
+    spec: &HostSpec,
+    args: &mut Vec<KernelArg>,
+) -> Result<(), CmdlineError> {
+    match spec.idle_states {
+        IdleStates::All => {}
+        IdleStates::Shallow => {
+            // Intel's CPUs have a driver of their own, and ACPI's where it does not know them.
+            if !is_amd(server.inventory.machine.cpu_vendor.as_deref()) {
+                args.push(KernelArg::new("intel_idle.max_cstate", "1")?);
+            }
+            args.push(KernelArg::new("processor.max_cstate", "1")?);
+        }
+        IdleStates::Poll => args.push(KernelArg::new("idle", "poll")?),
+    }
+    match spec.mitigations {
+        Mitigations::Auto => {}
+        Mitigations::None => args.push(KernelArg::new("mitigations", "off")?),
+    }
+    Ok(())
 }
 
 /// `1G`, `512M`: as memparse() of lib/cmdline.c reads it.
@@ -145,7 +170,7 @@ pub(crate) fn conflicts(
         {
             found.push((
                 arg.clone(),
-                format!("the spec's `kernelArgs` asks for `{own}`: take one of them out"),
+                format!("the spec asks for `{own}`: take one of them out"),
             ));
             continue;
         } else {

@@ -37,6 +37,7 @@ mod layout;
 mod memory;
 mod nearest;
 mod pools;
+mod prices;
 mod problem;
 mod queues;
 mod refusal;

@@ -16,6 +16,7 @@ use crate::headroom;
 use crate::kernel;
 use crate::kinds::{self, Used};
 use crate::layout::CellPlace;
+use crate::prices;
 use crate::problem::Site;
 use crate::text::{and, count, cpus, ticked};
 
@@ -33,7 +34,7 @@ pub(crate) fn report(
     for (at, (slice, planned)) in spec.slices.iter().zip(&parts.slices).enumerate() {
         notes.about = Some(slice.name.clone());
         placed(site, best, parts, at, slice, planned, &mut notes);
-        from_host(site, planned, &mut notes);
+        prices::from_host(site, planned, &mut notes);
         if let Some(selector) = &slice.selector {
             let text = format!("this server has the labels that it selects by: `{selector}`");
             notes.info("selector", text);
@@ -52,7 +53,7 @@ pub(crate) fn report(
 }
 
 #[derive(Default)]
-struct Notes {
+pub(crate) struct Notes {
     about: Option<SliceName>,
     findings: Vec<Finding>,
 }
@@ -67,11 +68,11 @@ impl Notes {
         });
     }
 
-    fn info(&mut self, code: &str, text: String) {
+    pub(crate) fn info(&mut self, code: &str, text: String) {
         self.add(Level::Info, code, text);
     }
 
-    fn warn(&mut self, code: &str, text: String) {
+    pub(crate) fn warn(&mut self, code: &str, text: String) {
         self.add(Level::Warning, code, text);
     }
 }
@@ -195,6 +196,7 @@ fn host(
             "`nohz_full` makes each entry into the kernel dearer (context tracking), also those that KVM makes, and `rcu_nocbs` moves callbacks to the host's CPUs; where two tasks share a CPU its tick comes back".into(),
         );
     }
+    prices::choices(spec, notes);
     if spec.host.isolation == Isolation::None {
         notes.info(
             "no-isolation",
@@ -296,38 +298,6 @@ fn iommu(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
                 ),
             );
         }
-    }
-}
-
-/// What the spec takes from the host's network.
-fn from_host(site: &Site<'_>, planned: &SlicePlan, notes: &mut Notes) {
-    for nic in &planned.nics {
-        let NicPlan::Passthrough {
-            device,
-            from_host: true,
-            ..
-        } = nic
-        else {
-            continue;
-        };
-        let taken = nic.functions();
-        let functions = site.server.inventory.pci.iter();
-        let needs: Vec<&HostNeed> = functions
-            .filter(|f| taken.contains(&f.address))
-            .flat_map(|f| &f.host_needs)
-            .collect();
-        // A guest that has it already took it from nobody.
-        if needs.is_empty() {
-            continue;
-        }
-        notes.warn(
-            "nic-from-host",
-            format!(
-                "{} is taken from the host, where {}: see that the host is reached another way, and apply at its own console, since over ssh `apply` refuses",
-                function::label(device),
-                and(needs.into_iter().map(function::said)),
-            ),
-        );
     }
 }
 

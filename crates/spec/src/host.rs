@@ -5,6 +5,7 @@
 
 use bmslice_model::{KernelArg, count};
 
+use crate::choices::{IdleStates, Mitigations};
 use crate::rules::{Found, Path};
 use crate::sealed::{HostSpec, Isolation};
 
@@ -46,6 +47,32 @@ pub(crate) fn rules(host: &HostSpec, at: &Path, found: &mut Found) {
         );
     }
     kernel_args(&host.kernel_args, &at.field("kernelArgs"), found);
+    twice(host, at, found);
+}
+
+/// What is asked for by name, and by an argument that says the same or the contrary.
+fn twice(host: &HostSpec, at: &Path, found: &mut Found) {
+    let idle = (host.idle_states != IdleStates::All).then_some("idleStates");
+    let guard = (host.mitigations != Mitigations::Auto).then_some("mitigations");
+    let chosen = [
+        (idle, "idle"),
+        (idle, "intel_idle.max_cstate"),
+        (idle, "processor.max_cstate"),
+        (guard, "mitigations"),
+    ];
+    for (i, arg) in host.kernel_args.iter().enumerate() {
+        let field = chosen
+            .iter()
+            .find_map(|(field, key)| field.filter(|_| arg.is(key)));
+        let Some(field) = field else { continue };
+        found.clash(
+            at.field("kernelArgs").index(i),
+            format!("`{arg}` and `{field}` are about the same"),
+            "leave one of them out",
+            at.field(field),
+            "asked for here by name",
+        );
+    }
 }
 
 /// Arguments that a plan sets itself, by what of the spec it does so for; those of `bmslice` last.

@@ -8,6 +8,7 @@
 //!          └──────────────┴──────────────────────┴───────────────────────┴─► SpecErrors
 //! ```
 
+mod choices;
 mod decode;
 mod diagnostic;
 mod digest;
@@ -30,6 +31,7 @@ mod wire;
 mod wire_fleet;
 mod yaml;
 
+pub use choices::{IdleStates, Mitigations};
 pub use diagnostic::{SpecError, SpecErrors};
 pub use fleet::{FleetSpec, LabelledServer, Place, Selector};
 pub use replicas::Replica;

@@ -31,6 +31,8 @@ impl Sealer<'_> {
                 _ => Isolation::Boot,
             },
             tickless: Self::flag(&host.tickless, false),
+            idle_states: Self::chosen(&host.idle_states),
+            mitigations: Self::chosen(&host.mitigations),
             settings: KernelSettings {
                 ksm: match host.ksm {
                     Field::Given(ksm, _) => Some(ksm),
@@ -62,6 +64,14 @@ impl Sealer<'_> {
                 default.fall_back_minutes,
                 "the minutes until the server falls back",
             ),
+        }
+    }
+
+    /// A choice that is the same word in the file and in the sealed spec.
+    fn chosen<T: Copy + Default>(field: &Field<T>) -> T {
+        match field {
+            Field::Given(chosen, _) => *chosen,
+            Field::Absent | Field::Bad(_) => T::default(),
         }
     }
 

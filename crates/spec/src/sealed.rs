@@ -5,6 +5,7 @@ use bmslice_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::choices::{IdleStates, Mitigations};
 use crate::fleet::{FleetSpec, Selector};
 use crate::replicas::Replica;
 use crate::rules::InvalidSlicing;
@@ -106,6 +107,12 @@ pub struct HostSpec {
     /// Whether the tick and RCU's callbacks leave the slices' CPUs too; only with isolation at boot.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tickless: bool,
+    /// How deep idle CPUs may sleep.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub idle_states: IdleStates,
+    /// Whether the kernel guards against flaws of the CPU.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub mitigations: Mitigations,
     /// What of the kernel's settings is asked for.
     #[serde(skip_serializing_if = "KernelSettings::is_empty")]
     pub settings: KernelSettings,
@@ -138,6 +145,10 @@ fn is_usual_deadline(minutes: &u32) -> bool {
     *minutes == FALL_BACK_MINUTES
 }
 
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_none_of(cores: &u32) -> bool {
     *cores == 0
@@ -151,6 +162,8 @@ impl Default for HostSpec {
             headroom_cores: 0,
             isolation: Isolation::Boot,
             tickless: false,
+            idle_states: IdleStates::All,
+            mitigations: Mitigations::Auto,
             settings: KernelSettings::default(),
             images: "/var/lib/libvirt/images".into(),
             kernel_args: Vec::new(),

@@ -7,6 +7,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::choices::{IdleStates, Mitigations};
 use crate::decode::Field;
 
 /// What is wanted of a bare-metal server: the host's own share, and the slices that own the rest.
@@ -54,6 +55,12 @@ pub(crate) struct Host {
     /// nothing is gained where two tasks share a CPU.
     #[schemars(extend("default" = false))]
     pub tickless: Field<bool>,
+    /// How deep idle CPUs may sleep, all of the server's.
+    #[schemars(extend("default" = "all"))]
+    pub idle_states: Field<IdleStates>,
+    /// Whether the kernel guards against flaws of the CPU.
+    #[schemars(extend("default" = "auto"))]
+    pub mitigations: Field<Mitigations>,
     /// Whether the kernel merges equal pages of guests; left as it is when not said.
     pub ksm: Field<bool>,
     /// Who gets transparent huge pages; left as it is when not said.
