@@ -25,7 +25,31 @@ quietly() {
   shift 2
   mkdir -p "$(dirname "$log")"
   "$@" >"$log" 2>&1 &
-  local pid=$! begun=$SECONDS waited=0
+  await "$what" "$log" $! "$SECONDS"
+}
+
+# Starts such a command beside others; `ended` waits for it. One at a time. When the script ends
+# before, it ends too, with all that it started.
+beside() {
+  BESIDE=$1 BESIDE_LOG=$2 BESIDE_SINCE=$SECONDS
+  shift 2
+  mkdir -p "$(dirname "$BESIDE_LOG")"
+  say "meanwhile: $BESIDE"
+  # A process group of its own.
+  set -m
+  "$@" >"$BESIDE_LOG" 2>&1 </dev/null &
+  BESIDE_PID=$!
+  set +m
+  trap 'as_root kill -- "-$BESIDE_PID" 2>/dev/null || true' EXIT
+}
+
+ended() {
+  await "$BESIDE" "$BESIDE_LOG" "$BESIDE_PID" "$BESIDE_SINCE"
+  trap - EXIT
+}
+
+await() {
+  local what=$1 log=$2 pid=$3 begun=$4 waited=0
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
     waited=$((waited + 1))
