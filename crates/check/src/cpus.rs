@@ -3,7 +3,7 @@
 use bmslice_inventory::DomainFacts;
 use bmslice_model::{CpuId, CpuSet, count};
 use bmslice_plan::SlicePlan;
-use bmslice_spec::Isolation;
+use bmslice_spec::{Isolation, Sharing, Smt};
 
 use crate::{Case, Found, Invariant};
 
@@ -143,7 +143,7 @@ fn usable(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const UNSHARED_CORES: Invariant = Invariant {
     code: "core-shared",
-    rule: "no two slices share a core, but for the pool of their tenant where both ask for that, and none shares one with the host",
+    rule: "no two slices share a core, but for the pool of their tenant and the two threads of a core with an odd vCPU of each, where both are of one tenant and ask for that; and none shares one with the host",
     test: unshared_cores,
 };
 
@@ -157,7 +157,10 @@ fn unshared_cores(case: &Case<'_>, found: &mut Found) {
             }
             for other in &slices[i + 1..] {
                 let theirs = other.held();
-                if core.is_disjoint(&theirs) || is_one_pool(slice, other, &core) {
+                if core.is_disjoint(&theirs)
+                    || is_one_pool(slice, other, &core)
+                    || is_a_thread_each(case, slice, other, &core)
+                {
                     continue;
                 }
                 let text = format!("it shares core {core} with slice `{}`", other.name);
@@ -175,9 +178,52 @@ fn is_one_pool(a: &SlicePlan, b: &SlicePlan, core: &CpuSet) -> bool {
         && core.is_disjoint(&b.owned())
 }
 
+/// Whether a core of two threads has one vCPU of each slice, and both may share it: they are of one
+/// tenant and ask for `sharing: tenant` of packed vCPUs.
+fn is_a_thread_each(case: &Case<'_>, a: &SlicePlan, b: &SlicePlan, core: &CpuSet) -> bool {
+    let allows = |slice: &SlicePlan| {
+        let mut asked = case.slices().filter(|(other, _)| other.name == slice.name);
+        asked.any(|(_, spec)| {
+            spec.sharing == Sharing::Tenant
+                && spec.smt == Smt::Pack
+                && spec.tenant == slice.tenant
+                && core.intersection(&slice.held()).len() == 1
+                && core.intersection(&slice.vcpu_cpus()).len() == 1
+        })
+    };
+    core.len() == 2 && a.tenant == b.tenant && allows(a) && allows(b)
+}
+
+pub(crate) const SIBLINGS: Invariant = Invariant {
+    code: "sibling-shared",
+    rule: "the siblings that a slice is said to share are those beside its vCPUs that run vCPUs of other slices",
+    test: siblings,
+};
+
+fn siblings(case: &Case<'_>, found: &mut Found) {
+    let slices = case.plan.slices();
+    for (i, slice) in slices.iter().enumerate() {
+        let mut beside = CpuSet::new();
+        for core in case.server.cores(&slice.vcpu_cpus()) {
+            for (_, other) in slices.iter().enumerate().filter(|(j, _)| *j != i) {
+                beside.extend_from(&core.intersection(&other.vcpu_cpus()));
+            }
+        }
+        if slice.shared_siblings != beside {
+            let shown = |cpus: &CpuSet| match cpus.is_empty() {
+                true => "none".to_owned(),
+                false => cpus.to_string(),
+            };
+            let (said, is) = (shown(&slice.shared_siblings), shown(&beside));
+            let text = format!("the siblings that it shares are {is}, said is {said}");
+            found.slice(slice, text);
+        }
+    }
+}
+
 pub(crate) const WHOLE_CORES: Invariant = Invariant {
     code: "core-whole",
-    rule: "a core that a slice uses is wholly its own: siblings that run nothing are kept as idle, not left free",
+    rule: "a core that a slice uses is wholly its own, but for siblings that it shares: those that run nothing are kept as idle, not left free",
     test: whole_cores,
 };
 
@@ -185,7 +231,8 @@ fn whole_cores(case: &Case<'_>, found: &mut Found) {
     for slice in case.plan.slices() {
         let owned = slice.held();
         for core in case.server.cores(&owned) {
-            let left = core.difference(&owned);
+            // What it shares, and with whom, is judged by the rules above.
+            let left = core.difference(&owned).difference(&slice.shared_siblings);
             if !left.is_empty() {
                 found.slice(slice, format!("of core {core} it does not keep {left}"));
             }

@@ -68,6 +68,7 @@ pub const INVARIANTS: &[Invariant] = &[
     cpus::ISOLATED,
     cpus::USABLE,
     cpus::UNSHARED_CORES,
+    cpus::SIBLINGS,
     cpus::WHOLE_CORES,
     cpus::IDLE,
     cpus::POOL,

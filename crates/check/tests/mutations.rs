@@ -156,6 +156,11 @@ const MUTATIONS: &[(&str, &str, Wrong)] = &[
         p.slices[GREEN].iothreads = vec![cpus("0")];
         p.slices[BLUE].vcpus[2] = cpu(21);
     })),
+    ("sibling-shared", "siblings of two slices that share no core", InPlan(|p| {
+        p.slices[RED].tenant = p.slices[BLUE].tenant.clone();
+        p.slices[RED].shared_siblings = cpus("8");
+        p.slices[BLUE].shared_siblings = cpus("1");
+    })),
     ("core-whole", "a sibling left free", InPlan(|p| {
         p.slices[GREEN].idle = CpuSet::new();
         p.host.free = cpus("12-13,18,26-27");

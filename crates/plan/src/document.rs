@@ -195,6 +195,10 @@ pub struct SlicePlan {
     pub pool_is_shared: bool,
     /// CPUs that are this slice's and run nothing: siblings kept quiet.
     pub idle: CpuSet,
+    /// Siblings of its odd vCPUs that run the odd vCPUs of other slices of the tenant, where both
+    /// say `sharing: tenant`. Not this slice's: it is told who is beside it.
+    #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
+    pub shared_siblings: CpuSet,
     /// Memory of all cells.
     pub memory: ByteSize,
     /// Huge page size; `None` is plain memory.
@@ -250,6 +254,21 @@ impl SlicePlan {
             && other.pool_is_shared
             && self.tenant == other.tenant
             && self.pool() == other.pool()
+    }
+
+    /// Whether a vCPU of the other slice runs beside one of this slice's on a core, as
+    /// `sharing: tenant` allows.
+    #[must_use]
+    pub fn shares_a_core_with(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && !self.shared_siblings.is_disjoint(&other.vcpu_cpus())
+    }
+
+    /// The siblings that no other slice of another tenant may have: idle ones, and those that run
+    /// odd vCPUs of the same tenant. A sibling goes from one to the other as slices come and go, and
+    /// the slice itself is not touched by that.
+    #[must_use]
+    pub fn siblings(&self) -> CpuSet {
+        self.idle.union(&self.shared_siblings)
     }
 
     /// The CPUs of emulator and IOThreads.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use bmslice_model::{CpuId, CpuSet, PciAddress, SliceName};
+use bmslice_model::{CpuId, CpuSet, PciAddress, SliceName, TenantName};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -41,13 +41,26 @@ pub enum PlanFileError {
     /// vCPU numbers with holes, or a vCPU in no cell.
     #[error("in the plan, the vCPUs of slice `{0}` are not numbered 0, 1, 2, …")]
     Numbering(SliceName),
+    /// A sibling that is said to be another slice's, and is not.
+    #[error(
+        "in the plan, slice `{slice}` has a vCPU beside CPU {cpu} on a core, which is not an odd vCPU of another slice of tenant `{tenant}` that says the same"
+    )]
+    Sibling {
+        /// Which slice.
+        slice: SliceName,
+        /// Its tenant.
+        tenant: TenantName,
+        /// The sibling.
+        cpu: CpuId,
+    },
     /// Two cards on one function.
     #[error("in the plan, PCI function {0} is given twice")]
     Device(PciAddress),
 }
 
 /// A plan, all of whose invariants hold: every CPU has at most one owner, names and devices are
-/// given once, vCPUs are numbered without holes.
+/// given once, vCPUs are numbered without holes, and who runs beside another slice's vCPU is of its
+/// tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan(PlanParts);
 
@@ -90,6 +103,32 @@ fn lost(read: &Value, kept: &Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether those that share a core say so of each other, and are of one tenant.
+fn siblings(slices: &[SlicePlan]) -> Result<(), PlanFileError> {
+    for (at, slice) in slices.iter().enumerate() {
+        for cpu in slice.shared_siblings.iter() {
+            let shared = |a: &SlicePlan, b: &SlicePlan| {
+                let beside = a.shared_siblings.intersection(&b.vcpu_cpus());
+                beside.len()
+            };
+            let mutual = slices.iter().enumerate().any(|(other, beside)| {
+                other != at
+                    && beside.tenant == slice.tenant
+                    && beside.vcpus.contains(&cpu)
+                    && shared(slice, beside) == shared(beside, slice)
+            });
+            if !mutual {
+                return Err(PlanFileError::Sibling {
+                    slice: slice.name.clone(),
+                    tenant: slice.tenant.clone(),
+                    cpu,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Plan {
@@ -165,6 +204,7 @@ impl Plan {
                 });
             }
         }
+        siblings(&parts.slices)?;
         Ok(Self(parts))
     }
 

@@ -88,6 +88,7 @@ fn slice(name: &str, vcpus: &[u8], pool: &str, idle: &str, nics: Vec<NicPlan>) -
         iothreads: vec![cpus(pool)],
         pool_is_host: false,
         pool_is_shared: false,
+        shared_siblings: CpuSet::new(),
         idle: cpus(idle),
         memory: ByteSize::from_gib(2),
         huge_pages: Some(ByteSize::from_gib(1)),
@@ -391,4 +392,43 @@ fn other_formats_and_unknown_fields_are_refused() {
         Plan::parse("{").unwrap_err(),
         PlanFileError::Malformed(_)
     ));
+}
+
+#[test]
+fn siblings_are_shared_by_two_of_a_tenant_that_say_so_of_each_other() {
+    // `red` has CPUs 2 and 8; say that beside its vCPU 2 runs `blue`'s first.
+    let theirs = CpuSet::from(parts().slices[1].vcpus[0]);
+    let share = |parts: &mut PlanParts| {
+        parts.slices[1].tenant = "red".parse().unwrap();
+        parts.slices[0].shared_siblings = CpuSet::from(parts.slices[1].vcpus[0]);
+        parts.slices[1].shared_siblings = cpus("2");
+    };
+    let mut shared = parts();
+    share(&mut shared);
+    let plan = Plan::new(shared).unwrap();
+    let [a, b] = plan.slices() else { panic!("two") };
+    assert!(a.shares_a_core_with(b) && b.shares_a_core_with(a));
+    assert!(a.owned().is_disjoint(&theirs), "the other's all the same");
+    assert_eq!(a.siblings(), a.idle.union(&theirs));
+    assert!(plan.to_json().contains("\"sharedSiblings\""));
+    assert_eq!(Plan::parse(&plan.to_json()).unwrap(), plan);
+    let nobodys = Plan::new(parts()).unwrap().to_json();
+    assert!(!nobodys.contains("sharedSiblings"), "as it was without");
+
+    let says = |change: fn(&mut PlanParts)| {
+        refused(|parts| {
+            share(parts);
+            change(parts);
+        })
+        .to_string()
+    };
+    assert!(
+        says(|p| p.slices[1].tenant = "blue".parse().unwrap())
+            .starts_with("in the plan, slice `red` has a vCPU beside CPU ")
+    );
+    assert!(says(|p| p.slices[1].shared_siblings = CpuSet::new()).contains("tenant `red`"));
+    assert!(says(|p| p.slices[1].shared_siblings = cpus("8-9")).contains("slice `blue`"));
+    assert!(
+        says(|p| p.slices[1].shared_siblings = p.slices[1].idle.clone()).contains("says the same")
+    );
 }

@@ -2,7 +2,7 @@
 //!
 //! Takes the best placement; gives all parts of the plan file. Makes no choice of its own.
 
-use bmslice_model::{ByteSize, CpuSet};
+use bmslice_model::{ByteSize, CpuId, CpuSet};
 use bmslice_plan::{
     DiskPlan, FORMAT, Fingerprint, GuestCell, HostPlan, HugePagePlan, Plan, PlanParts, ServerRef,
     SlicePlan,
@@ -11,6 +11,7 @@ use bmslice_spec::{Isolation, Setup, SliceSpec, Slicing};
 
 use crate::best::Best;
 use crate::cards;
+use crate::cores::OddCore;
 use crate::identity;
 use crate::kernel;
 use crate::layout::{self, CellPlace, Laid};
@@ -19,6 +20,7 @@ use crate::queues;
 use crate::refusal::Refusal;
 use crate::report;
 use crate::server::Core;
+use crate::siblings::OddPlace;
 
 /// libvirt's resource partition of slices that share a cgroup partition: systemd makes the slice
 /// `bmslice.slice` of it, apart from `machine.slice`, where guests of others are.
@@ -32,9 +34,10 @@ pub(crate) fn parts(
     previous: Option<&Plan>,
 ) -> Result<PlanParts, Refusal> {
     let server = &site.server;
-    let places: Vec<Vec<CellPlace>> = (0..spec.slices.len())
+    let mut places: Vec<Vec<CellPlace>> = (0..spec.slices.len())
         .map(|at| places(site, best, at))
         .collect();
+    find_neighbours(&mut places);
     let cards = cards::deal(spec, site, &best.choices, previous)?;
     let mut slices = Vec::with_capacity(spec.slices.len());
     for ((slice, places), nics) in spec.slices.iter().zip(&places).zip(cards.nics) {
@@ -105,6 +108,7 @@ fn places(site: &Site<'_>, best: &Best, at: usize) -> Vec<CellPlace> {
         CellPlace {
             node,
             vcpus: cores.map(|cores| these(&cores.vcpus)).unwrap_or_default(),
+            odd: cores.and_then(|cores| odd(site, at, node, cores.odd.as_ref()?)),
             pool: shared
                 .flatten()
                 .or_else(|| cores.map(|cores| these(&cores.pool)))
@@ -112,6 +116,40 @@ fn places(site: &Site<'_>, best: &Best, at: usize) -> Vec<CellPlace> {
         }
     });
     cells.collect()
+}
+
+/// Where an odd vCPU lies that may share its core.
+fn odd(site: &Site<'_>, at: usize, node: usize, found: &OddCore) -> Option<OddPlace> {
+    let free = &site.server.nodes[node].free;
+    let (core, cpu) = match *found {
+        OddCore::Own(core) => (&free[core], free[core].threads[0]),
+        OddCore::Beside(core) => (&free[core], *free[core].threads.get(1)?),
+        OddCore::Open(number) => {
+            let tenant = site.problem.demands[at].odd?.tenant;
+            let open = site.siblings.open(node, tenant).get(number)?;
+            (&open.core, open.thread)
+        }
+    };
+    Some(OddPlace {
+        core: core.clone(),
+        cpu,
+        beside: false,
+    })
+}
+
+/// Tells odd vCPUs who share a core of each other.
+fn find_neighbours(places: &mut [Vec<CellPlace>]) {
+    let odd = places
+        .iter()
+        .flatten()
+        .filter_map(|place| place.odd.as_ref());
+    let firsts: Vec<CpuId> = odd.map(|odd| odd.core.first()).collect();
+    for place in places.iter_mut().flatten() {
+        if let Some(odd) = &mut place.odd {
+            let here = firsts.iter().filter(|first| **first == odd.core.first());
+            odd.beside = here.count() > 1;
+        }
+    }
 }
 
 /// The pool of the tenant of a slice on a node: of what stays there, or of the first that brings it.
@@ -144,6 +182,7 @@ fn nothing(server: &crate::server::Server<'_>) -> Laid {
         pool_is_host: true,
         pool_is_shared: false,
         idle: CpuSet::new(),
+        shared_siblings: CpuSet::new(),
     }
 }
 
@@ -190,6 +229,7 @@ fn slice_plan(
         pool_is_host: laid.pool_is_host,
         pool_is_shared: laid.pool_is_shared,
         idle: laid.idle,
+        shared_siblings: laid.shared_siblings,
         memory: slice.memory,
         huge_pages: slice.hugepages,
         nics,

@@ -2,12 +2,12 @@
 //!
 //! Takes a problem and one placement that fits; gives the one with the fewest remote devices, then
 //! the fewest L3 domains per slice, then pools nearest, then the fewest nodes and L3 domains touched
-//! (so that whole ones stay free), then the lowest numbers in the order of the slices. Branch and
+//! (so that whole ones stay free), then the fewest cores opened for odd vCPUs, then the lowest numbers in the order of the slices. Branch and
 //! bound with a bounded number of steps; past the bound, the best that was found.
 
 use std::collections::HashMap;
 
-use crate::cores::{self, Arrangement, CellNeed};
+use crate::cores::{self, Arrangement, CellNeed, InUse};
 use crate::demand::Demand;
 use crate::devices::Near;
 use crate::problem::{Problem, Site};
@@ -19,8 +19,9 @@ pub(crate) const BEST_STEPS: u64 = 20_000;
 /// Steps that arranging the cores of one node counts for.
 const ARRANGE_STEPS: u64 = 20;
 
-/// Remote devices, L3 domains, far pool cores, nodes touched, L3 domains touched.
-pub(crate) type Cost = [u32; 5];
+/// Remote devices, L3 domains, far pool cores, nodes touched, L3 domains touched, cores opened for odd
+/// vCPUs that may share one.
+pub(crate) type Cost = [u32; 6];
 
 /// A placement with its cores.
 #[derive(Debug, Clone)]
@@ -36,6 +37,10 @@ pub(crate) struct Best {
 struct Bound<'p> {
     free: &'p [Vec<Core>],
     broken: &'p [usize],
+    /// By node and tenant: the L3 domains of siblings that are open.
+    open: Vec<Vec<Vec<usize>>>,
+    /// Whether cores are to stay free, so that none is opened for an odd vCPU without need.
+    sparing: bool,
     /// By node, then number of cores: how few unbroken L3 domains hold so many.
     fewest: Vec<Vec<u32>>,
     /// Nodes that what stays has touched already.
@@ -95,6 +100,10 @@ pub(crate) fn find(site: &Site<'_>, fits: Vec<Choice>) -> Option<Best> {
             .map(|cores| cores::fewest_domains(cores, &site.broken))
             .collect(),
         broken: &site.broken,
+        open: (0..free.len())
+            .map(|node| site.siblings.open_l3(node))
+            .collect(),
+        sparing: problem.headroom > 0,
         free: &free,
         touched,
         l3,
@@ -126,11 +135,18 @@ fn least_l3(demand: &Demand, nodes: &[usize], free: &[Vec<Core>]) -> u32 {
     let cells = nodes.iter().map(|&node| {
         let alone = |take: &Vec<u32>| {
             let none = vec![0; take.len()];
-            let need = CellNeed {
+            let mut need = CellNeed {
                 vcpus: take.clone(),
                 pool: none,
+                odd: None,
             };
-            cores::arrange(&free[node], &[need], &[]).map(|found| found.cost[0])
+            // An odd vCPU may lie beside another one, with the others of its cell or elsewhere.
+            let odd = demand.odd_in(take);
+            if let Some(odd) = odd {
+                need.vcpus[odd.class] -= 1;
+            }
+            let found = cores::arrange(&free[node], &[need], InUse::default())?;
+            Some(found.cost[0].max(u32::from(odd.is_some())))
         };
         // A site that cannot hold it is never chosen; it may bound nothing.
         demand
@@ -182,6 +198,7 @@ fn on_node(
         let here = demand.sites[choice.site].iter().position(|&n| n == node);
         let Some(cell) = here else { continue };
         let vcpus = demand.vcpus[choice.vcpus[cell]].clone();
+        let odd = demand.odd_in(&vcpus);
         // Of those that share a pool, the first brings it.
         let brought = demand.shared.is_some_and(|tenant| {
             problem.pools[node][tenant]
@@ -195,7 +212,7 @@ fn on_node(
             vec![0; vcpus.len()]
         };
         cells.push((at, cell));
-        needs.push(CellNeed { vcpus, pool });
+        needs.push(CellNeed { vcpus, pool, odd });
     }
     (cells, needs)
 }
@@ -207,7 +224,12 @@ impl Bound<'_> {
         if let Some(known) = self.known.get(&key) {
             return (known.clone(), false);
         }
-        let found = cores::arrange(&self.free[node], &key.1, self.broken);
+        let in_use = InUse {
+            broken: self.broken,
+            open: &self.open[node],
+            sparing: self.sparing,
+        };
+        let found = cores::arrange(&self.free[node], &key.1, in_use);
         self.known.insert(key, found.clone());
         (found, true)
     }
@@ -216,7 +238,7 @@ impl Bound<'_> {
 /// What a whole placement costs.
 fn evaluate(walk: &mut Walk<'_, Bound<'_>>, choices: &[Choice]) -> Option<Cost> {
     let problem = walk.problem;
-    let mut cost: Cost = [0; 5];
+    let mut cost: Cost = [0; 6];
     for (demand, choice) in problem.demands.iter().zip(choices) {
         cost[0] += remote(problem, demand, choice);
     }
@@ -227,10 +249,11 @@ fn evaluate(walk: &mut Walk<'_, Bound<'_>>, choices: &[Choice]) -> Option<Cost> 
         if fresh {
             walk.steps += ARRANGE_STEPS;
         }
-        let [domains, far, touched] = found?.cost;
+        let [domains, far, touched, opened] = found?.cost;
         cost[1] += domains;
         cost[2] += far;
         cost[4] += touched;
+        cost[5] += opened;
     }
     Some(cost)
 }
@@ -239,7 +262,7 @@ fn evaluate(walk: &mut Walk<'_, Bound<'_>>, choices: &[Choice]) -> Option<Cost> 
 fn bound(walk: &Walk<'_, Bound<'_>>) -> Cost {
     let visitor = &walk.visitor;
     let depth = walk.chosen.len();
-    let mut cost: Cost = [visitor.rest[depth][0], visitor.rest[depth][1], 0, 0, 0];
+    let mut cost: Cost = [visitor.rest[depth][0], visitor.rest[depth][1], 0, 0, 0, 0];
     for (at, choice) in walk.chosen.iter().enumerate() {
         let demand = walk.demand(at);
         cost[0] += remote(walk.problem, demand, choice);

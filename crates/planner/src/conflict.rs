@@ -84,7 +84,7 @@ fn needs(spec: &Slicing, site: &Site<'_>, at: usize, relax: Relax) -> String {
     }
     let mut parts = Vec::new();
     if !relax.cores {
-        parts.push(cores_needed(site, slice, demand));
+        parts.push(cores_needed(site, slice, demand) + &may_share(slice, demand));
     }
     if !relax.memory {
         let kind = match slice.hugepages {
@@ -170,6 +170,16 @@ fn cores_needed(site: &Site<'_>, slice: &SliceSpec, demand: &Demand) -> String {
     }
 }
 
+/// Of an odd vCPU, that its core may be another's, too.
+fn may_share(slice: &SliceSpec, demand: &Demand) -> String {
+    let which = match (demand.odd, demand.fewest_alone()) {
+        (None, _) => return String::new(),
+        (Some(_), (1, _)) => "which",
+        (Some(_), _) => "one of which",
+    };
+    format!(", {which} may be shared within tenant `{}`", slice.tenant)
+}
+
 fn whole_cores(cores: u32) -> String {
     count(cores, "whole core")
 }
@@ -196,6 +206,11 @@ fn cores_there(spec: &Slicing, site: &Site<'_>) -> String {
             } else {
                 all.to_string()
             };
+            let open: u32 = site.problem.open[at].iter().sum();
+            let open = match open {
+                0 => String::new(),
+                open => format!(" and {} of odd vCPUs", count(open, "free sibling")),
+            };
             let stays: Vec<String> = spec
                 .slices
                 .iter()
@@ -208,7 +223,7 @@ fn cores_there(spec: &Slicing, site: &Site<'_>) -> String {
                 1 => format!(" beside {}, which stays there", and(stays)),
                 _ => format!(" beside {}, which stay there", and(stays)),
             };
-            format!("node {} has {what}{beside}", node.id)
+            format!("node {} has {what}{open}{beside}", node.id)
         })
         .collect();
     each.join(", ")

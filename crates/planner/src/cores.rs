@@ -2,32 +2,43 @@
 //!
 //! Takes a node's free cores and how many of each class every cell needs; gives the cores, such
 //! that each slice touches the fewest L3 domains, then pools lie near their vCPUs, then the fewest
-//! L3 domains are touched at all, then numbers are lowest. Cores of a class are alike to
-//! feasibility, so whatever passed the search by counts is found here; what is bounded is only the
+//! L3 domains are touched at all, then the fewest cores are opened for odd vCPUs that may share one,
+//! then numbers are lowest. Cores of a class are alike to feasibility, so whatever passed the search by counts is found here; what is bounded is only the
 //! effort for the best one.
 
 use std::collections::BTreeMap;
 
 use crate::demand::Counts;
 use crate::server::Core;
+use crate::siblings::Odd;
+
+mod odd;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use odd::OddCore;
 
 /// What one cell needs of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct CellNeed {
     pub vcpus: Counts,
     pub pool: Counts,
+    /// An odd vCPU that may share its core, which is one of those of the vCPUs.
+    pub odd: Option<Odd>,
 }
 
 /// The cores of one cell, as indices into the node's free cores, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CellCores {
+    /// But for that of an odd vCPU that may share it.
     pub vcpus: Vec<usize>,
+    pub odd: Option<OddCore>,
     pub pool: Vec<usize>,
 }
 
-/// L3 domains of all cells' vCPUs, pool cores outside them, L3 domains touched: less is better, in
-/// that order.
-pub(crate) type Cost = [u32; 3];
+/// L3 domains of all cells' vCPUs, pool cores outside them, L3 domains touched, cores opened for odd
+/// vCPUs that may share one: less is better, in that order.
+pub(crate) type Cost = [u32; 4];
 
 /// Where the cells of a node lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +54,22 @@ const STEPS: u32 = 3000;
 const MOST_SETS: usize = 256;
 
 /// An L3 domain (or what of it lies on this node), by its free cores.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Domain {
+    /// Which, of the server's.
+    l3: usize,
     /// Free cores of each class.
     free: Counts,
+    /// Siblings of odd vCPUs that are open, by tenant.
+    open: Vec<u32>,
     touched: bool,
+}
+
+impl Domain {
+    /// Whether it does not matter which of the two is taken.
+    fn is_like(&self, other: &Self) -> bool {
+        self.free == other.free && self.open == other.open && self.touched == other.touched
+    }
 }
 
 /// Counts taken of one domain.
@@ -57,31 +79,44 @@ struct Part {
     counts: Counts,
 }
 
-/// Finds the cores; `None` only when the counts do not fit. To touch an L3 domain that is broken
-/// already costs nothing.
-pub(crate) fn arrange(free: &[Core], needs: &[CellNeed], broken: &[usize]) -> Option<Arrangement> {
-    arrange_within(free, needs, broken, STEPS)
+/// What of a node is in use already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct InUse<'a> {
+    /// To touch an L3 domain that is broken already costs nothing.
+    pub broken: &'a [usize],
+    /// By tenant: the L3 domains of siblings that are open.
+    pub open: &'a [Vec<usize>],
+    /// Whether no more cores may be opened than odd vCPUs need.
+    pub sparing: bool,
+}
+
+/// Finds the cores; `None` only when the counts do not fit.
+pub(crate) fn arrange(free: &[Core], needs: &[CellNeed], in_use: InUse<'_>) -> Option<Arrangement> {
+    arrange_within(free, needs, in_use, STEPS)
 }
 
 /// Finds cores with little effort, for packings of many nodes.
 pub(crate) fn arrange_soon(free: &[Core], needs: &[CellNeed]) -> Option<Arrangement> {
     const FEW: u32 = 24;
-    arrange_within(free, needs, &[], FEW)
+    arrange_within(free, needs, InUse::default(), FEW)
 }
 
 fn arrange_within(
     free: &[Core],
     needs: &[CellNeed],
-    broken: &[usize],
+    in_use: InUse<'_>,
     limit: u32,
 ) -> Option<Arrangement> {
     let classes = needs.first().map_or(0, |need| need.vcpus.len());
-    let (domains, members) = domains(free, classes, broken);
+    let (domains, members) = domains(free, classes, needs, in_use);
+    let open = odd::Siblings::of(&domains, in_use.open);
+    let least = odd::spare(needs, &domains).filter(|_| in_use.sparing);
     let mut search = Search {
         needs,
+        spare: least.unwrap_or(0),
         domains,
         placed: Vec::new(),
-        cost: [0; 3],
+        cost: [0; 4],
         best: None,
         steps: 0,
         limit,
@@ -90,7 +125,7 @@ fn arrange_within(
     let (cost, placed) = search.best?;
     Some(Arrangement {
         cost,
-        cells: concrete(&placed, members),
+        cells: concrete(needs, &placed, members, open),
     })
 }
 
@@ -118,26 +153,40 @@ pub(crate) fn fewest_domains(free: &[Core], broken: &[usize]) -> Vec<u32> {
 /// The cores of each domain and class that are still free, highest number last to be given.
 type Members = Vec<Vec<Vec<usize>>>;
 
-fn domains(free: &[Core], classes: usize, broken: &[usize]) -> (Vec<Domain>, Members) {
-    let mut order: Vec<usize> = Vec::new();
+fn domains(
+    free: &[Core],
+    classes: usize,
+    needs: &[CellNeed],
+    in_use: InUse<'_>,
+) -> (Vec<Domain>, Members) {
     let mut domains: Vec<Domain> = Vec::new();
     let mut members: Members = Vec::new();
-    for (i, core) in free.iter().enumerate() {
-        let at = order
-            .iter()
-            .position(|&l3| l3 == core.l3)
-            .unwrap_or_else(|| {
-                order.push(core.l3);
-                domains.push(Domain {
-                    free: vec![0; classes],
-                    touched: broken.contains(&core.l3),
-                });
-                members.push(vec![Vec::new(); classes]);
-                order.len() - 1
+    let odd = needs.iter().filter_map(|need| need.odd);
+    let tenants = odd.map(|odd| odd.tenant + 1).max().unwrap_or(0);
+    let at = |l3: usize, domains: &mut Vec<Domain>, members: &mut Members| {
+        let known = domains.iter().position(|domain| domain.l3 == l3);
+        known.unwrap_or_else(|| {
+            domains.push(Domain {
+                l3,
+                free: vec![0; classes],
+                open: vec![0; tenants],
+                touched: in_use.broken.contains(&l3),
             });
+            members.push(vec![Vec::new(); classes]);
+            domains.len() - 1
+        })
+    };
+    for (i, core) in free.iter().enumerate() {
+        let at = at(core.l3, &mut domains, &mut members);
         if core.class < classes {
             domains[at].free[core.class] += 1;
             members[at][core.class].push(i);
+        }
+    }
+    for (tenant, l3s) in in_use.open.iter().enumerate().take(tenants) {
+        for &l3 in l3s {
+            let at = at(l3, &mut domains, &mut members);
+            domains[at].open[tenant] += 1;
         }
     }
     (domains, members)
@@ -146,11 +195,14 @@ fn domains(free: &[Core], classes: usize, broken: &[usize]) -> (Vec<Domain>, Mem
 #[derive(Debug, Clone)]
 struct Placed {
     vcpus: Vec<Part>,
+    odd: Option<odd::Lies>,
     pool: Vec<Part>,
 }
 
 struct Search<'n> {
     needs: &'n [CellNeed],
+    /// Cores of two threads that must be left over.
+    spare: u32,
     domains: Vec<Domain>,
     placed: Vec<Placed>,
     cost: Cost,
@@ -177,6 +229,7 @@ impl Search<'_> {
             self.cost[0] + u32::try_from(to_come).unwrap_or(0),
             self.cost[1],
             self.cost[2],
+            self.cost[3],
         ];
         if self.best.as_ref().is_some_and(|(cost, _)| bound >= *cost) {
             return;
@@ -186,26 +239,45 @@ impl Search<'_> {
             return;
         }
         self.steps += 1;
-        for vcpus in ways(&self.domains, &need.vcpus) {
+        // Of the ways that leave room for the rest, those that touch the fewest domains.
+        let mut fewest = None;
+        for (vcpus, odd) in odd::ways(&self.domains, need) {
+            let lies = odd::with(&vcpus, odd);
+            if fewest.is_some_and(|fewest| lies.len() > fewest) {
+                break;
+            }
             let cost = self.cost;
             let before = self.take(&vcpus);
-            self.cost[0] += u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
-            for pool in pool_ways(&self.domains, &need.pool, &vcpus) {
-                let cost = self.cost;
-                let far = pool
-                    .iter()
-                    .filter(|part| !vcpus.is_empty() && !holds(&vcpus, part.domain));
-                self.cost[1] += far.map(|part| part.counts.iter().sum::<u32>()).sum::<u32>();
-                let before = self.take(&pool);
-                self.placed.push(Placed {
-                    vcpus: vcpus.clone(),
-                    pool,
-                });
-                self.place();
-                self.placed.pop();
-                self.domains = before;
-                self.cost = cost;
+            if let Some((odd, lies)) = need.odd.zip(odd) {
+                self.take_odd(odd, lies);
             }
+            if need.odd.is_none() || odd::spare_after(rest, &self.domains) >= Some(self.spare) {
+                fewest = Some(lies.len());
+                self.cost[0] += u32::try_from(lies.len()).unwrap_or(u32::MAX);
+                self.place_pool(&vcpus, odd, &lies);
+            }
+            self.domains = before;
+            self.cost = cost;
+        }
+    }
+
+    /// With the vCPUs of a cell taken: its pool, then the cells after it.
+    fn place_pool(&mut self, vcpus: &[Part], odd: Option<odd::Lies>, lies: &[Part]) {
+        let need = &self.needs[self.placed.len()];
+        for pool in pool_ways(&self.domains, &need.pool, lies) {
+            let cost = self.cost;
+            let far = pool
+                .iter()
+                .filter(|part| !lies.is_empty() && !holds(lies, part.domain));
+            self.cost[1] += far.map(|part| part.counts.iter().sum::<u32>()).sum::<u32>();
+            let before = self.take(&pool);
+            self.placed.push(Placed {
+                vcpus: vcpus.to_vec(),
+                odd,
+                pool,
+            });
+            self.place();
+            self.placed.pop();
             self.domains = before;
             self.cost = cost;
         }
@@ -225,6 +297,20 @@ impl Search<'_> {
             }
         }
         before
+    }
+
+    /// Takes a sibling that is open, or opens a core and leaves its sibling so.
+    fn take_odd(&mut self, odd: Odd, lies: odd::Lies) {
+        let domain = &mut self.domains[lies.domain];
+        if lies.beside {
+            domain.open[odd.tenant] -= 1;
+            return;
+        }
+        domain.free[odd.class] -= 1;
+        domain.open[odd.tenant] += 1;
+        self.cost[2] += u32::from(!domain.touched);
+        self.cost[3] += 1;
+        domain.touched = true;
     }
 }
 
@@ -305,7 +391,7 @@ fn subsets(
     let start = chosen.last().map_or(0, |last| last + 1);
     for next in start..domains.len() {
         // Skipping one and taking its like later would be the same set under another name.
-        let alike = (start..next).any(|earlier| domains[earlier] == domains[next]);
+        let alike = (start..next).any(|earlier| domains[earlier].is_like(&domains[next]));
         if alike || domains[next].free.iter().all(|&n| n == 0) {
             continue;
         }
@@ -328,7 +414,7 @@ fn pool_ways(domains: &[Domain], need: &Counts, vcpus: &[Part]) -> Vec<Vec<Part>
                 domain: at,
                 counts: need.clone(),
             };
-            let alike = |other: &Vec<Part>| domains[other[0].domain] == *domain;
+            let alike = |other: &Vec<Part>| domains[other[0].domain].is_like(domain);
             if holds(vcpus, at) {
                 near.push(vec![part]);
             } else if !far.iter().any(alike) {
@@ -367,8 +453,14 @@ fn pool_ways(domains: &[Domain], need: &Counts, vcpus: &[Part]) -> Vec<Vec<Part>
     }
 }
 
-/// The cores behind the counts: lowest numbers first, a cell's pool before its vCPUs.
-fn concrete(placed: &[Placed], members: Members) -> Vec<CellCores> {
+/// The cores behind the counts: lowest numbers first, a cell's pool before its vCPUs, and the odd
+/// one of these last.
+fn concrete(
+    needs: &[CellNeed],
+    placed: &[Placed],
+    members: Members,
+    mut open: odd::Siblings,
+) -> Vec<CellCores> {
     let mut left: Vec<Vec<std::vec::IntoIter<usize>>> = members
         .into_iter()
         .map(|classes| classes.into_iter().map(Vec::into_iter).collect())
@@ -383,83 +475,19 @@ fn concrete(placed: &[Placed], members: Members) -> Vec<CellCores> {
         cores.sort_unstable();
         cores
     };
-    placed
-        .iter()
-        .map(|cell| {
-            let pool = give(&cell.pool);
-            let vcpus = give(&cell.vcpus);
-            CellCores { vcpus, pool }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bmslice_model::CpuId;
-
-    fn core(number: u32, l3: usize) -> Core {
-        Core {
-            threads: vec![CpuId::new(number).unwrap()],
-            l3,
-            class: 0,
-        }
+    let mut cells = Vec::with_capacity(placed.len());
+    for (need, cell) in needs.iter().zip(placed) {
+        let pool = give(&cell.pool);
+        let vcpus = give(&cell.vcpus);
+        let odd = need.odd.zip(cell.odd).and_then(|(odd, lies)| {
+            if lies.beside {
+                return open.take(lies.domain, odd.tenant);
+            }
+            let core = *give(&[lies.opened(odd)]).first()?;
+            open.leave(lies.domain, odd.tenant, core);
+            Some(OddCore::Own(core))
+        });
+        cells.push(CellCores { vcpus, odd, pool });
     }
-
-    fn need(vcpus: u32, pool: u32) -> CellNeed {
-        CellNeed {
-            vcpus: vec![vcpus],
-            pool: vec![pool],
-        }
-    }
-
-    /// Three L3 domains of 3, 4 and 4 cores, as after the host's reserve.
-    fn epyc() -> Vec<Core> {
-        (1..12).map(|n| core(n, (n / 4) as usize)).collect()
-    }
-
-    #[test]
-    fn a_slice_that_fits_in_one_l3_lies_in_one() {
-        let found = arrange(&epyc(), &[need(4, 0), need(3, 0)], &[0]).unwrap();
-        assert_eq!(found.cost, [2, 0, 1]);
-        // 4 cores fit only in the second or third domain; the 3 take the first, which is broken
-        // anyway.
-        assert_eq!(found.cells[0].vcpus, [3, 4, 5, 6]);
-        assert_eq!(found.cells[1].vcpus, [0, 1, 2]);
-    }
-
-    #[test]
-    fn the_pool_lies_in_the_l3_of_its_vcpus() {
-        let found = arrange(&epyc(), &[need(3, 1)], &[0]).unwrap();
-        assert_eq!(found.cost, [1, 0, 1]);
-        assert_eq!(found.cells[0].pool, [3]);
-        assert_eq!(found.cells[0].vcpus, [4, 5, 6]);
-    }
-
-    #[test]
-    fn one_l3_for_the_vcpus_matters_more_than_a_near_pool() {
-        let found = arrange(&epyc(), &[need(4, 1)], &[0]).unwrap();
-        assert_eq!(found.cost, [1, 1, 1]);
-    }
-
-    #[test]
-    fn whole_l3_domains_are_kept_free() {
-        let found = arrange(&epyc(), &[need(1, 0), need(1, 0), need(1, 0)], &[0]).unwrap();
-        assert_eq!(found.cost, [3, 0, 0]);
-        let found = arrange(&epyc(), &[need(2, 0), need(4, 0), need(2, 0)], &[]).unwrap();
-        assert_eq!(found.cost, [3, 0, 2], "2 and 2 share a domain of 4");
-    }
-
-    #[test]
-    fn what_fits_by_count_is_always_found() {
-        let found = arrange(&epyc(), &[need(5, 1), need(4, 1)], &[]).unwrap();
-        let all: std::collections::BTreeSet<usize> = found
-            .cells
-            .iter()
-            .flat_map(|cell| cell.vcpus.iter().chain(&cell.pool))
-            .copied()
-            .collect();
-        assert_eq!(all.len(), 11, "each core is given once");
-        assert!(arrange(&epyc(), &[need(12, 0)], &[]).is_none());
-    }
+    cells
 }

@@ -49,6 +49,7 @@ impl Decide {
                         .iter()
                         .map(|pool| u64::from(pool.users > 0)),
                 )
+                .chain(walk.used.open[node].iter().map(|&n| u64::from(n)))
                 .collect()
         };
         let mut nodes: Vec<Vec<u64>> = (0..problem.kinds.len()).map(node).collect();
@@ -77,19 +78,21 @@ impl Decide {
         if headroom::is_gone(problem, walk.relax) {
             return true;
         }
-        let left: Vec<u32> = problem
-            .cores
-            .iter()
-            .zip(&walk.used.cores)
-            .map(|(free, used)| free.iter().sum::<u32>() - used.iter().sum::<u32>())
+        // In halves of cores, since an odd vCPU may share its core.
+        let left: Vec<u32> = (problem.cores.iter().zip(&walk.used.cores))
+            .zip(&walk.used.open)
+            .map(|((free, used), open)| {
+                let cores = free.iter().sum::<u32>() - used.iter().sum::<u32>();
+                2 * cores + open.iter().sum::<u32>()
+            })
             .collect();
         let mut all: u64 = left.iter().map(|&n| u64::from(n)).sum();
         if walk.most_cores.is_some() {
-            all = all.saturating_sub(u64::from(problem.headroom));
+            all = all.saturating_sub(2 * u64::from(problem.headroom));
         }
         for depth in walk.chosen.len()..walk.order.len() {
             let demand = walk.demand(depth);
-            let (first, other) = demand.fewest();
+            let (first, other) = demand.fewest_halves();
             let cells = demand.sites.first().map_or(1, Vec::len) as u64;
             let Some(rest) =
                 all.checked_sub(u64::from(first) + u64::from(other) * cells.saturating_sub(1))
@@ -131,6 +134,7 @@ impl Visitor for Decide {
         walk.problem.kinds[a] == walk.problem.kinds[b]
             && walk.used.cores[a] == walk.used.cores[b]
             && walk.used.memory[a] == walk.used.memory[b]
+            && walk.used.open[a] == walk.used.open[b]
             && (walk.used.pools[a].iter().zip(&walk.used.pools[b]))
                 .all(|(a, b)| (a.users > 0) == (b.users > 0))
     }
@@ -156,7 +160,7 @@ pub(crate) fn walk(problem: &Problem, demands: &[usize], relax: Relax, limit: u6
         let demand = &problem.demands[at];
         (
             demand.sites.len() > 1,
-            std::cmp::Reverse(demand.fewest()),
+            std::cmp::Reverse(demand.fewest_halves()),
             std::cmp::Reverse(demand.memory),
             twin_of(problem, at),
             at,

@@ -5,12 +5,13 @@
 //! what is asked, with no core too many.
 
 use bmslice_model::{ByteSize, NumaNodeId, count};
-use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec, Smt};
+use bmslice_spec::{NicChoice, NicKind, Numa, Sharing, SliceSpec, Smt};
 
 use crate::devices::{Near, Want};
 use crate::memory::Memory;
 use crate::refusal::Refusal;
 use crate::server::Server;
+use crate::siblings::{self, Odd};
 
 /// A number of cores of each class, in the order of [`Server::classes`].
 pub(crate) type Counts = Vec<u32>;
@@ -42,6 +43,8 @@ pub(crate) struct Demand {
     /// The tenant whose pool it uses, by [`Pools`](crate::pools::Pools); `None` has its own, or the
     /// host's cores.
     pub shared: Option<usize>,
+    /// The odd vCPU of each cell, where it may share its core.
+    pub odd: Option<Odd>,
     /// Whether its cores were already taken out of what is free.
     pub kept: bool,
 }
@@ -78,11 +81,12 @@ impl Demand {
                 near: format!("write `size: {}`", ByteSize::from_bytes(up)),
             });
         }
+        let per_cell = spec.vcpus / cells;
+        wide_cores(spec, per_cell, &server.classes)?;
         let page = match spec.hugepages {
             None => None,
             Some(size) => Some(page(spec, size, server, memory)?),
         };
-        let per_cell = spec.vcpus / cells;
         let each = spec.memory.bytes() / u64::from(cells);
         Ok(Self {
             slice,
@@ -93,6 +97,7 @@ impl Demand {
             memory: if page.is_some() { each / unit } else { each },
             wants,
             shared: None,
+            odd: None,
             kept: false,
         })
     }
@@ -103,6 +108,12 @@ impl Demand {
         self.sites = vec![nodes];
         self.vcpus = vec![vec![0; classes]];
         self.pool = vec![vec![0; classes]];
+        self.odd = None;
+    }
+
+    /// The odd vCPU of a cell that has its vCPUs this way.
+    pub fn odd_in(&self, take: &Counts) -> Option<Odd> {
+        self.odd.filter(|odd| take[odd.class] > 0)
     }
 
     /// Makes the search take a device near that is to be near if possible.
@@ -114,14 +125,22 @@ impl Demand {
         }
     }
 
-    /// Fewest cores that any way takes: of cell 0, with a pool of its own, and of each other cell.
-    pub fn fewest(&self) -> (u32, u32) {
-        let (alone, other) = self.fewest_alone();
+    /// Fewest halves of cores that any way takes: of cell 0, with a pool of its own, and of each
+    /// other cell. Only an odd vCPU that may share its core takes a half.
+    pub fn fewest_halves(&self) -> (u32, u32) {
+        let halves = |take: &Counts| {
+            let odd = u32::from(self.odd_in(take).is_some());
+            (2 * take.iter().sum::<u32>()).saturating_sub(odd)
+        };
+        let vcpus = self.vcpus.iter().map(halves).min().unwrap_or(0);
         // Another slice may have brought the pool that it shares.
-        (if self.shared.is_some() { other } else { alone }, other)
+        let own = self.shared.is_none();
+        let pool = if own { 2 * fewest(&self.pool) } else { 0 };
+        (vcpus + pool, vcpus)
     }
 
-    /// As [`Demand::fewest`], where nobody has brought the pool that it shares.
+    /// Fewest whole cores that any way takes, of cell 0 and of each other cell, where nobody has
+    /// brought the pool that it shares or left a sibling.
     pub fn fewest_alone(&self) -> (u32, u32) {
         let vcpus = fewest(&self.vcpus);
         (vcpus + fewest(&self.pool), vcpus)
@@ -135,6 +154,7 @@ impl Demand {
             && self.page == other.page
             && self.memory == other.memory
             && self.shared == other.shared
+            && self.odd == other.odd
             && self.wants == other.wants
             && self.wants.iter().all(|want| !want.named)
             && !self.kept
@@ -172,6 +192,8 @@ pub(crate) fn ask_alike(a: &SliceSpec, b: &SliceSpec) -> bool {
         && a.emulator_cores == b.emulator_cores
         && a.shared_pool == b.shared_pool
         && (!a.shared_pool || a.tenant == b.tenant)
+        && a.sharing == b.sharing
+        && (!siblings::shares(a) || a.tenant == b.tenant)
         && a.memory == b.memory
         && a.hugepages == b.hugepages
         && a.numa == b.numa
@@ -179,6 +201,21 @@ pub(crate) fn ask_alike(a: &SliceSpec, b: &SliceSpec) -> bool {
         && a.apart == b.apart
         && a.selector == b.selector
         && cards(a).eq(cards(b))
+}
+
+/// Refuses odd vCPUs that are to share cores of more than two threads, where more than one sibling
+/// would be left.
+fn wide_cores(spec: &SliceSpec, per_cell: u32, classes: &[usize]) -> Result<(), Refusal> {
+    let odd = |threads: &&usize| **threads > 2 && !per_cell.is_multiple_of(narrow(**threads));
+    let shares = spec.sharing == Sharing::Tenant;
+    match classes.iter().find(odd).filter(|_| shares) {
+        None => Ok(()),
+        Some(&threads) => Err(Refusal::WideCores {
+            slice: spec.name.clone(),
+            vcpus: per_cell,
+            threads,
+        }),
+    }
 }
 
 /// How many guest cells a slice has.

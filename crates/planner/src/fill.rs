@@ -24,23 +24,28 @@ pub(crate) fn fill(problem: &Problem, demands: &[usize], relax: Relax) -> Option
     if relax.cores {
         return None;
     }
-    let (open, fixed): (Vec<usize>, Vec<usize>) = demands
+    let (loose, fixed): (Vec<usize>, Vec<usize>) = demands
         .iter()
         .partition(|&&at| problem.demands[at].sites.len() > 1);
-    if open.iter().any(|&at| cells(&problem.demands[at]) > 1) {
+    if loose.iter().any(|&at| cells(&problem.demands[at]) > 1) {
         return None;
     }
-    let mut room: Vec<u32> = problem.cores.iter().map(|free| free.iter().sum()).collect();
+    // In halves of cores, since an odd vCPU may share its core.
+    let open = |node: usize| problem.open[node].iter().sum::<u32>();
+    let cores = problem.cores.iter().enumerate();
+    let mut room: Vec<u32> = cores
+        .map(|(node, free)| 2 * free.iter().sum::<u32>() + open(node))
+        .collect();
     for at in fixed {
         let demand = &problem.demands[at];
-        let (first, other) = demand.fewest();
+        let (first, other) = demand.fewest_halves();
         for (cell, &node) in demand.sites.first()?.iter().enumerate() {
             let need = if cell == 0 { first } else { other };
             room[node] = room[node].checked_sub(need)?;
         }
     }
     (0..ATTEMPTS).find_map(|attempt| {
-        let sites = propose(problem, &open, &room, attempt)?;
+        let sites = propose(problem, &loose, &room, attempt)?;
         confirm(problem, demands, relax, &sites)
     })
 }
@@ -56,7 +61,7 @@ fn propose(
     room: &[u32],
     attempt: u64,
 ) -> Option<Vec<(usize, usize)>> {
-    let size = |at: usize| problem.demands[at].fewest().0;
+    let size = |at: usize| problem.demands[at].fewest_halves().0;
     let mut left = open.to_vec();
     left.sort_by_key(|&at| (std::cmp::Reverse(size(at)), at));
     stir(&mut left, attempt);
@@ -100,7 +105,7 @@ struct Filling<'a> {
     items: &'a [(usize, u32)],
     chosen: Vec<usize>,
     best: Vec<usize>,
-    /// Cores left over by the best.
+    /// Halves of cores left over by the best.
     least: u32,
     steps: u32,
 }

@@ -7,9 +7,8 @@
 use bmslice_plan::PlanParts;
 use bmslice_spec::Slicing;
 
-use crate::demand::Counts;
 use crate::problem::{Problem, Site};
-use crate::search::{Relax, Used};
+use crate::search::{Relax, Take, Used};
 use crate::text::count;
 
 /// The cores that may be taken of all nodes together; `None` is all.
@@ -24,15 +23,10 @@ pub(crate) fn is_gone(problem: &Problem, relax: Relax) -> bool {
 }
 
 /// Whether these would take of the headroom.
-pub(crate) fn reaches(
-    most: Option<u32>,
-    used: &Used,
-    vcpus: &Counts,
-    pool: Option<&Counts>,
-) -> bool {
+pub(crate) fn reaches(most: Option<u32>, used: &Used, take: &Take<'_>) -> bool {
     let Some(most) = most else { return false };
     let taken: u32 = used.cores.iter().flatten().sum();
-    let more: u32 = vcpus.iter().chain(pool.into_iter().flatten()).sum();
+    let more: u32 = (0..take.vcpus.len()).map(|class| take.cores(class)).sum();
     taken + more > most
 }
 

@@ -46,6 +46,9 @@ impl Refusal {
                 has.saturating_sub(1).max(1)
             )),
             Self::Uneven { near, .. } => Some(near.clone()),
+            Self::WideCores { threads, .. } => Some(format!(
+                "leave `sharing` out, or ask for a multiple of {threads} vCPUs in each cell"
+            )),
             Self::NoSuchPage { offered, .. } => Some(match offered.first() {
                 Some(size) => format!("write `hugepages: {size}`"),
                 None => "leave `hugepages` out".into(),

@@ -10,15 +10,33 @@ use bmslice_spec::{Numa, SliceSpec, Smt, VcpuOrder};
 
 use crate::demand;
 use crate::server::{Core, Server};
+use crate::siblings::OddPlace;
 
 /// The cores of one guest cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CellPlace {
     /// By server index.
     pub node: usize,
+    /// The cores of its vCPUs, but for that of an odd one that may share it.
     pub vcpus: Vec<Core>,
+    /// Where the odd vCPU lies, if it may share its core.
+    pub odd: Option<OddPlace>,
     /// Of cell 0, unless it is on the host's cores.
     pub pool: Vec<Core>,
+}
+
+impl CellPlace {
+    /// All of its cores.
+    pub fn cores(&self) -> impl Iterator<Item = &Core> {
+        self.vcpu_cores().chain(&self.pool)
+    }
+
+    /// The cores of its vCPUs.
+    pub fn vcpu_cores(&self) -> impl Iterator<Item = &Core> {
+        self.vcpus
+            .iter()
+            .chain(self.odd.iter().map(|odd| &odd.core))
+    }
 }
 
 /// A slice's CPUs in their roles.
@@ -33,11 +51,17 @@ pub(crate) struct Laid {
     pub pool_is_host: bool,
     pub pool_is_shared: bool,
     pub idle: CpuSet,
+    pub shared_siblings: CpuSet,
 }
 
 impl Laid {
     pub fn nodes_and_vcpus(&self) -> Vec<(NumaNodeId, CpuSet)> {
         self.cells.clone()
+    }
+
+    /// As [`SlicePlan::siblings`](bmslice_plan::SlicePlan::siblings).
+    pub fn siblings(&self) -> CpuSet {
+        self.idle.union(&self.shared_siblings)
     }
 }
 
@@ -54,6 +78,7 @@ pub(crate) fn lay_out(spec: &SliceSpec, places: &[CellPlace], server: &Server<'_
     let mut vcpus: Vec<CpuId> = Vec::new();
     let mut cells = Vec::new();
     let mut idle = CpuSet::new();
+    let mut shared_siblings = CpuSet::new();
     let mut pool = CpuSet::new();
     for place in places {
         let mine = pins(spec, place, per_cell as usize);
@@ -69,6 +94,14 @@ pub(crate) fn lay_out(spec: &SliceSpec, places: &[CellPlace], server: &Server<'_
         let used: CpuSet = mine.iter().copied().collect();
         for core in &place.vcpus {
             idle.extend_from(&core.cpus().difference(&used));
+        }
+        if let Some(odd) = &place.odd {
+            let siblings = if odd.beside {
+                &mut shared_siblings
+            } else {
+                &mut idle
+            };
+            siblings.extend_from(&odd.sibling());
         }
         for core in &place.pool {
             pool.extend_from(&core.cpus());
@@ -88,6 +121,7 @@ pub(crate) fn lay_out(spec: &SliceSpec, places: &[CellPlace], server: &Server<'_
         pool_is_host,
         pool_is_shared: spec.shared_pool && !pool_is_host,
         idle,
+        shared_siblings,
     })
 }
 
@@ -105,6 +139,8 @@ fn pins(spec: &SliceSpec, place: &CellPlace, count: usize) -> Vec<CpuId> {
         .filter(|(thread, _)| used(*thread))
         .take(count)
         .collect();
+    // The odd vCPU is the last; on whichever thread it lies, it is the first of its core.
+    pins.extend(place.odd.iter().map(|odd| (0, odd.cpu)));
     if spec.vcpu_order == VcpuOrder::SiblingsLast {
         pins.sort_by_key(|(thread, _)| *thread);
     }
@@ -124,6 +160,7 @@ fn topology(spec: &SliceSpec, places: &[CellPlace], per_cell: u32) -> Option<Gue
             filled.push(on_it);
             left -= on_it;
         }
+        filled.extend(place.odd.iter().map(|_| 1));
     }
     let first = filled.first().copied().unwrap_or(1);
     let even = filled.iter().all(|&on_it| on_it == first);
@@ -154,6 +191,10 @@ pub(crate) fn suits(spec: &SliceSpec, places: &[CellPlace], server: &Server<'_>)
             Smt::Isolate => 1,
             Smt::Pack | Smt::Any => core.threads.len(),
         };
+        if place.odd.is_some() {
+            let whole: usize = place.vcpus.iter().map(threads).sum();
+            return whole + 1 == per_cell;
+        }
         let all: usize = place.vcpus.iter().map(threads).sum();
         let least = place.vcpus.iter().map(threads).min().unwrap_or(0);
         all >= per_cell && all - least < per_cell

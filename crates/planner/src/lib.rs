@@ -45,6 +45,7 @@ mod report;
 mod search;
 mod server;
 pub mod servers;
+mod siblings;
 mod text;
 
 use bmslice_inventory::Inventory;

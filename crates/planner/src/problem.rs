@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bmslice_model::CpuSet;
-use bmslice_plan::{NicPlan, SlicePlan};
+use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use bmslice_spec::SliceSpec;
 
 use crate::demand::{Counts, Demand};
@@ -20,6 +20,7 @@ use crate::pools::Pools;
 use crate::refusal::Refusal;
 use crate::search::{Group, SharedPool, Used};
 use crate::server::{Core, Server};
+use crate::siblings::Siblings;
 
 /// A physical function, as far as the search needs it.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub(crate) struct Problem {
     pub groups: usize,
     /// By node and tenant: whether the tenant's pool is there already.
     pub pools: Vec<Vec<bool>>,
+    /// By node and tenant: siblings that odd vCPUs of what stays leave open.
+    pub open: Vec<Vec<u32>>,
     /// Nodes of one number are interchangeable while their use is the same.
     pub kinds: Vec<usize>,
 }
@@ -85,6 +88,7 @@ pub(crate) struct Site<'a> {
     /// By slice: where it stays, when it stays.
     pub kept: Vec<Option<Vec<CellPlace>>>,
     pub pools: Pools,
+    pub siblings: Siblings,
     /// L3 domains that are broken already: by the host's reserve or by what stays.
     pub broken: Vec<usize>,
 }
@@ -101,36 +105,38 @@ impl<'a> Site<'a> {
         let sizes = slices.iter().filter_map(|slice| slice.hugepages);
         let memory = Memory::read(&server, sizes, slices.len(), previous);
         let mut pools = Pools::of(slices);
+        let mut siblings = Siblings::of(slices);
         let mut demands = Vec::with_capacity(slices.len());
         for (at, slice) in slices.iter().enumerate() {
             let wants = devices.wants[at].clone();
             let mut demand = Demand::read(at, slice, &server, &memory, wants)?;
             demand.shared = pools.tenant(slice);
+            demand.odd = siblings.odd(slice, &server.classes);
             demands.push(demand);
         }
         let mut broken = server.taken_l3.clone();
         let mut kept = vec![None; slices.len()];
-        for (at, slice) in slices.iter().enumerate() {
+        for at in in_turn(slices, previous, &siblings) {
+            let slice = slices[at];
             let was = previous.and_then(|plan| plan.slice(slice.name.as_str()));
             let was =
                 was.filter(|was| keep.holds(at, || unchanged(slice, was, &demands[at], &devices)));
-            let places = was.and_then(|was| stays(slice, was, server.to_mut(), &pools));
+            let places =
+                was.and_then(|was| stays(slice, was, server.to_mut(), &pools, &mut siblings));
             let Some(places) = places else {
                 continue;
             };
             if let (Some(tenant), Some(first)) = (demands[at].shared, places.first()) {
                 pools.keep(first.node, tenant, first.pool.clone());
             }
-            for place in &places {
-                broken.extend(place.vcpus.iter().chain(&place.pool).map(|core| core.l3));
-            }
+            broken.extend(places.iter().flat_map(CellPlace::cores).map(|core| core.l3));
             let nodes = places.iter().map(|place| place.node).collect();
             demands[at].keep(nodes, server.classes.len());
             kept[at] = Some(places);
         }
         broken.sort_unstable();
         broken.dedup();
-        let mut problem = Problem::new(demands, &server, &devices, memory, &pools);
+        let mut problem = Problem::new(demands, &server, &devices, memory, &pools, &siblings);
         problem.headroom = ground.headroom();
         Ok(Self {
             server,
@@ -138,9 +144,22 @@ impl<'a> Site<'a> {
             problem,
             kept,
             pools,
+            siblings,
             broken,
         })
     }
+}
+
+/// The order in which slices are asked whether they stay. First those that may share a core and are
+/// of the tenant that they were of: who asks for something else now gives way to who runs beside it.
+fn in_turn(slices: &[&SliceSpec], previous: Option<&Plan>, siblings: &Siblings) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..slices.len()).collect();
+    order.sort_by_key(|&at| {
+        let was = previous.and_then(|plan| plan.slice(slices[at].name.as_str()));
+        let same = was.is_some_and(|was| was.tenant == slices[at].tenant);
+        !(same && siblings.tenant(slices[at]).is_some())
+    });
+    order
 }
 
 /// Whether a slice asks for the memory and the cards that it has.
@@ -167,22 +186,30 @@ fn stays(
     was: &SlicePlan,
     server: &mut Server<'_>,
     pools: &Pools,
+    siblings: &mut Siblings,
 ) -> Option<Vec<CellPlace>> {
     // With another tenant it would share what is not its tenant's.
     if was.pool_is_shared && was.tenant != spec.tenant {
         return None;
     }
     let tenant = pools.tenant(spec);
+    let sharing = siblings.tenant(spec);
+    let before = siblings.clone();
     let free: Vec<Vec<Core>> = server.nodes.iter().map(|node| node.free.clone()).collect();
     let places = (|| {
         let mut places = Vec::new();
         for (number, cell) in was.cells.iter().enumerate() {
             let node = server.node_index(cell.node)?;
-            let vcpus: CpuSet = cell
+            let mut vcpus: CpuSet = cell
                 .vcpus
                 .iter()
                 .filter_map(|vcpu| was.vcpus.get(vcpu.number() as usize).copied())
                 .collect();
+            let odd = sharing
+                .and_then(|tenant| siblings.keep(&mut server.nodes[node], (node, tenant), &vcpus));
+            if let Some(odd) = &odd {
+                vcpus.remove(odd.cpu);
+            }
             // A cell's idle siblings are on the cores of its vCPUs.
             let on = |core: &Core| core.threads.iter().any(|&cpu| vcpus.contains(cpu));
             let mut with_idle = CpuSet::new();
@@ -201,6 +228,7 @@ fn stays(
             places.push(CellPlace {
                 node,
                 vcpus: vcpu_cores,
+                odd,
                 pool,
             });
         }
@@ -212,7 +240,7 @@ fn stays(
             && now.iothreads == was.iothreads
             && now.pool_is_host == was.pool_is_host
             && now.pool_is_shared == was.pool_is_shared
-            && now.idle == was.idle
+            && now.siblings() == was.siblings()
             && now.nodes_and_vcpus() == layout::nodes_and_vcpus(&was.cells)
             && layout::suits(spec, &places, server)
             && was.smt == spec.smt;
@@ -222,6 +250,7 @@ fn stays(
         for (node, free) in server.nodes.iter_mut().zip(free) {
             node.free = free;
         }
+        *siblings = before;
     }
     places
 }
@@ -233,6 +262,7 @@ impl Problem {
         devices: &Devices<'_>,
         memory: Memory,
         pools: &Pools,
+        siblings: &Siblings,
     ) -> Self {
         let cores = server
             .nodes
@@ -277,6 +307,14 @@ impl Problem {
                     (0..pools.len()).map(there).collect()
                 })
                 .collect(),
+            open: (0..server.nodes.len())
+                .map(|node| {
+                    let open = |tenant| siblings.open(node, tenant).len();
+                    (0..siblings.len())
+                        .map(|tenant| u32::try_from(open(tenant)).unwrap_or(u32::MAX))
+                        .collect()
+                })
+                .collect(),
             kinds: Vec::new(),
         };
         problem.kinds = problem.node_kinds(server);
@@ -311,6 +349,8 @@ impl Problem {
                     });
                     (some && !every) || by_device
                 });
+                // Where a sibling is open matters, too: to which L3 it belongs.
+                let singled_out = singled_out || self.open[node].iter().any(|&open| open > 0);
                 let pools = &self.pools[node];
                 let key = (shape, self.room(node), pools, singled_out.then_some(node));
                 kinds
@@ -363,6 +403,7 @@ impl Problem {
                     node.iter().map(users).collect()
                 })
                 .collect(),
+            open: self.open.clone(),
         }
     }
 

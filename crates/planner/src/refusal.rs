@@ -287,6 +287,19 @@ pub enum Refusal {
         /// What would be right.
         near: String,
     },
+    /// Odd vCPUs that are to share cores which have more than one sibling left.
+    #[error(
+        "slice `{slice}` asks for `sharing: tenant`, and {} in a cell do not fill cores of {threads} threads: only cores of 2 threads are shared",
+        count(*.vcpus, "vCPU")
+    )]
+    WideCores {
+        /// The slice.
+        slice: SliceName,
+        /// vCPUs of each guest cell.
+        vcpus: u32,
+        /// Threads of a core.
+        threads: usize,
+    },
     /// A page size that the server lacks.
     #[error(
         "slice `{slice}` asks for huge pages of {size}; the server has {}",
@@ -430,6 +443,7 @@ impl Refusal {
             Self::GroupShared { .. } => "group-shared",
             Self::VfTotal { .. } => "vf-total",
             Self::Uneven { .. } => "uneven",
+            Self::WideCores { .. } => "wide-cores",
             Self::NoSuchPage { .. } => "no-such-page",
             Self::NoSuchNode { .. } => "no-such-node",
             Self::SpreadTooWide { .. } => "spread-too-wide",
@@ -467,6 +481,7 @@ impl Refusal {
             | Self::VfGroup { slice, .. }
             | Self::VfTotal { slice, .. }
             | Self::Uneven { slice, .. }
+            | Self::WideCores { slice, .. }
             | Self::NoSuchPage { slice, .. }
             | Self::NoSuchNode { slice, .. }
             | Self::SpreadTooWide { slice, .. }

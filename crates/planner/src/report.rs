@@ -7,7 +7,7 @@
 use bmslice_inventory::{HostNeed, Inventory};
 use bmslice_model::{CpuSet, NumaNodeId, SliceName};
 use bmslice_plan::{Finding, Level, NicPlan, Plan, PlanParts, Report, SlicePlan};
-use bmslice_spec::{Isolation, Numa, SliceSpec, Slicing, Smt, VcpuOrder};
+use bmslice_spec::{Isolation, Numa, Sharing, SliceSpec, Slicing, Smt, VcpuOrder};
 
 use crate::best::Best;
 use crate::devices::Near;
@@ -45,6 +45,7 @@ pub(crate) fn report(
             Some(Used::Several(text)) => notes.warn("core-kinds-mixed", text),
         }
         cores(slice, planned, &places[at], &mut notes);
+        siblings(slice, planned, parts, &mut notes);
         cards(site, best, parts, at, planned, &mut notes);
     }
     Report {
@@ -463,15 +464,22 @@ fn why(site: &Site<'_>, best: &Best, parts: &PlanParts, at: usize, slice: &Slice
 fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &mut Notes) {
     let mut threads: Vec<usize> = places
         .iter()
-        .flat_map(|place| &place.vcpus)
+        .flat_map(CellPlace::vcpu_cores)
         .map(|core| core.threads.len())
         .collect();
     threads.sort_unstable();
     threads.dedup();
     if !planned.idle.is_empty() {
-        let cores: usize = places.iter().map(|place| place.vcpus.len()).sum();
+        let cores: usize = places.iter().flat_map(CellPlace::vcpu_cores).count();
+        let why = match slice.sharing {
+            Sharing::None => "cores are not shared".to_owned(),
+            Sharing::Tenant => format!(
+                "no odd vCPU of another slice of tenant `{}` is there to share it",
+                planned.tenant
+            ),
+        };
         let text = format!(
-            "{} {} {}: {} {} idle, since cores are not shared",
+            "{} {} {}: {} {} idle, since {why}",
             count(planned.vcpus.len(), "vCPU"),
             if planned.vcpus.len() == 1 {
                 "has"
@@ -505,7 +513,7 @@ fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &m
         );
     }
     for place in places {
-        let mut domains: Vec<usize> = place.vcpus.iter().map(|core| core.l3).collect();
+        let mut domains: Vec<usize> = place.vcpu_cores().map(|core| core.l3).collect();
         domains.sort_unstable();
         domains.dedup();
         if domains.len() > 1 {
@@ -526,6 +534,30 @@ fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &m
                 format!("its emulator and IOThreads on {far} do not share the L3 of its vCPUs"),
             );
         }
+    }
+}
+
+/// Beside whom its odd vCPUs run.
+fn siblings(slice: &SliceSpec, planned: &SlicePlan, parts: &PlanParts, notes: &mut Notes) {
+    let others = parts.slices.iter();
+    for other in others.filter(|other| planned.shares_a_core_with(other)) {
+        let theirs = planned.shared_siblings.intersection(&other.vcpu_cpus());
+        let mine = other.shared_siblings.intersection(&planned.vcpu_cpus());
+        notes.info(
+            "shared-core",
+            format!(
+                "its vCPU on {} shares a core with that of {} on {}, of the same tenant, as both allow",
+                cpus(&mine),
+                ticked(&other.name),
+                cpus(&theirs)
+            ),
+        );
+    }
+    if slice.sharing == Sharing::Tenant && planned.siblings().is_empty() {
+        notes.info(
+            "nothing-to-share",
+            "no vCPU of it is alone on a core of two threads: `sharing` changes nothing".into(),
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use crate::demand::{Counts, Demand};
 use crate::devices::Near;
 use crate::headroom;
 use crate::problem::Problem;
+use crate::siblings::Odd;
 
 /// What was chosen for one demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,29 @@ pub(crate) struct Used {
     pub groups: Vec<Group>,
     /// Pools that tenants share, by node and tenant.
     pub pools: Vec<Vec<SharedPool>>,
+    /// Siblings of odd vCPUs that the tenant's next odd vCPU may have, by node and tenant.
+    pub open: Vec<Vec<u32>>,
+}
+
+/// What a cell takes of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Take<'a> {
+    /// With the core of the odd vCPU.
+    pub vcpus: &'a Counts,
+    /// The pool that it brings.
+    pub pool: Option<&'a Counts>,
+    /// The odd vCPU, where it may share its core.
+    odd: Option<Odd>,
+    /// Whether it has the sibling of another one, so that it takes a core less.
+    beside: bool,
+}
+
+impl Take<'_> {
+    /// The cores of a class that are free no more.
+    pub fn cores(&self, class: usize) -> u32 {
+        let saved = self.beside && self.odd.is_some_and(|odd| odd.class == class);
+        self.vcpus[class] + self.pool.map_or(0, |pool| pool[class]) - u32::from(saved)
+    }
 }
 
 /// A tenant's pool on a node.
@@ -213,7 +237,16 @@ impl<'p, V: Visitor> Walk<'p, V> {
         for (vcpus, take) in demand.vcpus.iter().enumerate() {
             for pool in pools.clone() {
                 let with = (cell == 0 && there.is_none()).then(|| &demand.pool[pool]);
-                if !self.take(node, take, with) {
+                let odd = demand.odd_in(take);
+                let take = Take {
+                    vcpus: take,
+                    pool: with,
+                    odd,
+                    // A sibling that is left over is taken before a core is opened: of both, the
+                    // first leaves room for whatever the second does.
+                    beside: odd.is_some_and(|odd| self.used.open[node][odd.tenant] > 0),
+                };
+                if !self.take(node, &take) {
                     continue;
                 }
                 if let Some(tenant) = tenant {
@@ -230,7 +263,7 @@ impl<'p, V: Visitor> Walk<'p, V> {
                 if let Some(tenant) = tenant {
                     self.used.pools[node][tenant].users -= 1;
                 }
-                self.give_back(node, take, with);
+                self.give_back(node, &take);
                 if go == Go::Stop {
                     return Go::Stop;
                 }
@@ -320,31 +353,38 @@ impl<'p, V: Visitor> Walk<'p, V> {
             && self.used.groups[x.group] == self.used.groups[y.group]
     }
 
-    fn take(&mut self, node: usize, vcpus: &Counts, pool: Option<&Counts>) -> bool {
+    fn take(&mut self, node: usize, take: &Take<'_>) -> bool {
         if self.relax.cores {
             return true;
         }
-        if headroom::reaches(self.most_cores, &self.used, vcpus, pool) {
+        if headroom::reaches(self.most_cores, &self.used, take) {
             return false;
         }
         let used = &mut self.used.cores[node];
         let free = &self.problem.cores[node];
-        let needs = |class: usize| vcpus[class] + pool.map_or(0, |pool| pool[class]);
-        if (0..free.len()).any(|class| used[class] + needs(class) > free[class]) {
+        if (0..free.len()).any(|class| used[class] + take.cores(class) > free[class]) {
             return false;
         }
         for (class, used) in used.iter_mut().enumerate() {
-            *used += needs(class);
+            *used += take.cores(class);
+        }
+        if let Some(odd) = take.odd {
+            let open = &mut self.used.open[node][odd.tenant];
+            *open = if take.beside { *open - 1 } else { *open + 1 };
         }
         true
     }
 
-    fn give_back(&mut self, node: usize, vcpus: &Counts, pool: Option<&Counts>) {
+    fn give_back(&mut self, node: usize, take: &Take<'_>) {
         if self.relax.cores {
             return;
         }
         for (class, used) in self.used.cores[node].iter_mut().enumerate() {
-            *used -= vcpus[class] + pool.map_or(0, |pool| pool[class]);
+            *used -= take.cores(class);
+        }
+        if let Some(odd) = take.odd {
+            let open = &mut self.used.open[node][odd.tenant];
+            *open = if take.beside { *open + 1 } else { *open - 1 };
         }
     }
 

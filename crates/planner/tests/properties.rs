@@ -9,11 +9,11 @@ mod servers;
 
 use bmslice_inventory::Inventory;
 use bmslice_model::{ByteSize, NumaNodeId};
-use bmslice_plan::Plan;
+use bmslice_plan::{Plan, SlicePlan};
 use bmslice_planner::{Change, plan, plan_following};
 use bmslice_spec::{
-    HostSpec, Isolation, NicChoice, NicKind, NicNuma, Numa, Replica, SliceSpec, Slicing, Smt,
-    VcpuOrder,
+    HostSpec, Isolation, NicChoice, NicKind, NicNuma, Numa, Replica, Sharing, SliceSpec, Slicing,
+    Smt, VcpuOrder,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -34,6 +34,8 @@ struct Asked {
     pool: u32,
     /// With a pool: shared with the others of this tenant that share.
     shared: Option<bool>,
+    /// Whether odd vCPUs may share a core with others of this tenant.
+    siblings: Option<bool>,
     pages: u64,
     page: Option<ByteSize>,
     numa: Option<u32>,
@@ -60,7 +62,11 @@ fn asked(most_vcpus: u32, named: bool) -> impl Strategy<Value = Asked> {
         1..=most_vcpus,
         select(vec![Smt::Pack, Smt::Pack, Smt::Isolate, Smt::Any]),
         select(vec![VcpuOrder::SiblingsAdjacent, VcpuOrder::SiblingsLast]),
-        (0..=2u32, proptest::option::weighted(0.3, any::<bool>())),
+        (
+            0..=2u32,
+            proptest::option::weighted(0.3, any::<bool>()),
+            proptest::option::weighted(0.5, any::<bool>()),
+        ),
         1..=3u64,
         select(vec![
             Some(ByteSize::from_gib(1)),
@@ -75,13 +81,24 @@ fn asked(most_vcpus: u32, named: bool) -> impl Strategy<Value = Asked> {
         proptest::collection::vec(card_strategy(named), 0..=2),
     )
         .prop_map(
-            |(vcpus, smt, order, (pool, shared), pages, page, numa, (spread, replicas), cards)| {
+            |(
+                vcpus,
+                smt,
+                order,
+                (pool, shared, siblings),
+                pages,
+                page,
+                numa,
+                (spread, replicas),
+                cards,
+            )| {
                 Asked {
                     vcpus,
                     smt,
                     order,
                     pool,
                     shared,
+                    siblings,
                     pages,
                     page,
                     numa,
@@ -104,6 +121,12 @@ fn slice_of(number: usize, asked: &Asked, server: &Inventory) -> SliceSpec {
         s.shared_pool = true;
         // All that share it ask for the same.
         s.emulator_cores = cores;
+    }
+    if let Some(second) = asked.siblings.filter(|_| asked.smt == Smt::Pack) {
+        if !s.shared_pool {
+            s.tenant = if second { "t2" } else { "t1" }.parse().unwrap();
+        }
+        s.sharing = Sharing::Tenant;
     }
     s.hugepages = asked.page;
     s.memory = ByteSize::from_bytes((asked.pages << 30) * u64::from(asked.spread));
@@ -240,6 +263,18 @@ fn moved(first: &Plan, second: &Plan) -> Vec<String> {
     gone.chain(new).collect()
 }
 
+/// A slice with its siblings as they were: one that is lent, or is back, is nothing to its guest.
+fn siblings_as(was: Option<&SlicePlan>, now: &SlicePlan) -> SlicePlan {
+    match was.filter(|was| was.siblings() == now.siblings()) {
+        None => now.clone(),
+        Some(was) => SlicePlan {
+            idle: was.idle.clone(),
+            shared_siblings: was.shared_siblings.clone(),
+            ..now.clone()
+        },
+    }
+}
+
 /// Cards that were to be near if possible, and are not.
 fn remote(spec: &Slicing, plan: &Plan) -> usize {
     let cards = spec
@@ -348,7 +383,8 @@ proptest! {
                 for slice in &changed.slices {
                     if spec.slices.contains(slice) {
                         let name = slice.name.as_str();
-                        prop_assert_eq!(first.slice(name), second.slice(name));
+                        let now = second.slice(name).map(|now| siblings_as(first.slice(name), now));
+                        prop_assert_eq!(first.slice(name), now.as_ref());
                     }
                 }
                 // In force after a reboot, with what left released.
@@ -477,6 +513,8 @@ struct State {
     remote: usize,
     /// Pools that are there for all of a tenant: node and tenant.
     pools: Vec<(usize, String)>,
+    /// Siblings that odd vCPUs have left: node and tenant.
+    siblings: Vec<(usize, String)>,
 }
 
 impl<'a> Everything<'a> {
@@ -507,6 +545,7 @@ impl<'a> Everything<'a> {
                 nics: vec![Some(0); self.nics.len()],
                 remote: 0,
                 pools: Vec::new(),
+                siblings: Vec::new(),
             },
         )
     }
@@ -528,37 +567,63 @@ impl<'a> Everything<'a> {
             {
                 continue;
             }
-            let mut next = state.clone();
             let each = slice.vcpus / u32::try_from(cells).unwrap();
-            let per_cell = match slice.smt {
-                Smt::Isolate => each,
-                Smt::Pack | Smt::Any => each.div_ceil(self.threads),
-            };
-            let pages = (slice.memory.bytes() >> 30) / cells as u64;
-            let fits = nodes.iter().enumerate().all(|(cell, &node)| {
-                let shared = (node, slice.tenant.to_string());
-                let there = slice.shared_pool && next.pools.contains(&shared);
-                let pool = if cell == 0 && !there {
-                    slice.emulator_cores
-                } else {
-                    0
-                };
-                if cell == 0 && slice.shared_pool && !there {
-                    next.pools.push(shared);
+            let odd = self.threads == 2
+                && each % 2 == 1
+                && (slice.smt, slice.sharing) == (Smt::Pack, Sharing::Tenant);
+            // Each odd vCPU beside another one, or on a core of its own.
+            for beside in 0..if odd { 1u32 << cells } else { 1 } {
+                let mut next = state.clone();
+                if self.take(slice, each, &nodes, odd, beside, &mut next) {
+                    best = least(best, self.cards(at, 0, &nodes, &next));
                 }
-                let (cores, there) = &mut next.free[node];
-                let enough = *cores >= per_cell + pool && *there >= pages;
-                if enough {
-                    *cores -= per_cell + pool;
-                    *there -= pages;
-                }
-                enough
-            });
-            if fits {
-                best = least(best, self.cards(at, 0, &nodes, &next));
             }
         }
         best
+    }
+
+    fn take(
+        &self,
+        slice: &SliceSpec,
+        each: u32,
+        nodes: &[usize],
+        odd: bool,
+        beside: u32,
+        next: &mut State,
+    ) -> bool {
+        let pages = (slice.memory.bytes() >> 30) / nodes.len() as u64;
+        nodes.iter().enumerate().all(|(cell, &node)| {
+            let mut per_cell = match slice.smt {
+                Smt::Isolate => each,
+                Smt::Pack | Smt::Any => each.div_ceil(self.threads),
+            };
+            let here = (node, slice.tenant.to_string());
+            if beside & 1 << cell != 0 {
+                let Some(left) = next.siblings.iter().position(|left| *left == here) else {
+                    return false;
+                };
+                next.siblings.remove(left);
+                per_cell -= 1;
+            } else if odd {
+                next.siblings.push(here.clone());
+            }
+            let there = slice.shared_pool && next.pools.contains(&here);
+            let pool = if cell == 0 && !there {
+                slice.emulator_cores
+            } else {
+                0
+            };
+            if cell == 0 && slice.shared_pool && !there {
+                next.pools.push(here);
+            }
+            let (cores, there) = &mut next.free[node];
+            let enough = *cores >= per_cell + pool && *there >= pages;
+            if enough {
+                *cores -= per_cell + pool;
+                *there -= pages;
+            }
+            enough
+        })
     }
 
     fn cards(&self, at: usize, card: usize, nodes: &[usize], state: &State) -> Option<usize> {

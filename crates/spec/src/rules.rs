@@ -12,7 +12,9 @@ use bmslice_model::{ByteSize, MacAddress, count};
 use thiserror::Error;
 
 use crate::fleet::{self, FleetSpec};
-use crate::sealed::{HostSpec, Isolation, NicChoice, NicKind, NicSpec, Numa, SliceSpec};
+use crate::sealed::{
+    HostSpec, Isolation, NicChoice, NicKind, NicSpec, Numa, Sharing, SliceSpec, Smt,
+};
 use crate::{guest, host};
 
 /// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
@@ -296,6 +298,19 @@ fn cpu_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
             at.field("vcpus"),
             format!("a guest cannot have {}", count(vcpus, "vCPU")),
             format!("1 to {VCPUS} are possible with KVM"),
+        );
+    }
+    if slice.sharing == Sharing::Tenant && slice.smt != Smt::Pack {
+        let (word, why) = match slice.smt {
+            Smt::Isolate => ("isolate", "it keeps the siblings of its vCPUs idle"),
+            Smt::Pack | Smt::Any => ("any", "it promises nothing of siblings"),
+        };
+        found.clash(
+            at.field("sharing"),
+            format!("with `smt: {word}` no core is shared: {why}"),
+            "leave `sharing` out, or write `smt: pack`",
+            at.field("smt"),
+            "asked for here",
         );
     }
     if slice.emulator_cores > 64 {

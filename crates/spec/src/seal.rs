@@ -13,8 +13,8 @@ use crate::fleet::FleetSpec;
 use crate::replicas::Written;
 use crate::rules::{Path, Step};
 use crate::sealed::{
-    GuestMachine, GuestSpec, GuestUser, HostSpec, ImageFrom, ImageSpec, Numa, Setup, SliceSpec,
-    Smt, UP_WITHIN_SECONDS, VcpuOrder,
+    GuestMachine, GuestSpec, GuestUser, HostSpec, ImageFrom, ImageSpec, Numa, Setup, Sharing,
+    SliceSpec, Smt, UP_WITHIN_SECONDS, VcpuOrder,
 };
 use crate::wire;
 use crate::yaml::{Kind, Node};
@@ -340,6 +340,10 @@ impl Sealer<'_> {
             vcpu_order: match slice.vcpu_order {
                 Field::Given(wire::VcpuOrder::SiblingsLast, _) => VcpuOrder::SiblingsLast,
                 _ => VcpuOrder::SiblingsAdjacent,
+            },
+            sharing: match slice.sharing {
+                Field::Given(wire::Sharing::Tenant, _) => Sharing::Tenant,
+                _ => Sharing::None,
             },
             emulator_cores,
             shared_pool,

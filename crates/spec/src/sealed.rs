@@ -279,6 +279,10 @@ pub struct SliceSpec {
     pub smt: Smt,
     /// How vCPU numbers follow the siblings.
     pub vcpu_order: VcpuOrder,
+    /// Whether the sibling of an odd vCPU may go to another slice of the tenant; only with
+    /// [`Smt::Pack`].
+    #[serde(skip_serializing_if = "Sharing::is_none")]
+    pub sharing: Sharing,
     /// Whole cores for emulator threads; 0 puts them on the host's cores.
     pub emulator_cores: u32,
     /// Whether these cores are shared, on each node, with the slices of the same tenant that ask for
@@ -327,6 +331,24 @@ pub enum Smt {
     Isolate,
     /// No promise.
     Any,
+}
+
+/// Whether the sibling that an odd vCPU leaves may go to another slice (planning rule 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Sharing {
+    /// It stays idle: no two slices share a core.
+    #[default]
+    None,
+    /// It may go to the odd vCPU of a slice of the same tenant that says so, too.
+    Tenant,
+}
+
+impl Sharing {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// How vCPU numbers follow the siblings.

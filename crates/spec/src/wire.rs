@@ -176,6 +176,9 @@ pub(crate) struct Slice {
     /// How vCPU numbers follow the siblings.
     #[schemars(extend("default" = "siblings-adjacent"))]
     pub vcpu_order: Field<VcpuOrder>,
+    /// Whether the sibling that an odd vCPU leaves may go to another slice; with `smt: pack` only.
+    #[schemars(extend("default" = "none"))]
+    pub sharing: Field<Sharing>,
     /// Cores for QEMU's emulator threads.
     pub emulator: Field<Emulator>,
     /// IOThreads, which serve the disk.
@@ -240,6 +243,17 @@ pub(crate) enum VcpuOrder {
     SiblingsAdjacent,
     /// All first threads, then all second ones; the guest sees a flat topology.
     SiblingsLast,
+}
+
+/// Whether the sibling that an odd vCPU leaves may go to another slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename = "a way of sharing cores")]
+#[schemars(rename = "Sharing")]
+pub(crate) enum Sharing {
+    /// It stays idle: no two slices share a core.
+    None,
+    /// It may go to the odd vCPU of another slice of the same tenant that says so, too.
+    Tenant,
 }
 
 /// Cores for QEMU's emulator threads.

@@ -22,7 +22,7 @@ use bmslice_plan::{
 };
 use bmslice_spec::{
     GuestMachine, GuestSpec, HostSpec, ImageFrom, ImageSpec, Isolation, NicChoice, NicKind,
-    NicNuma, NicSpec, Numa, Setup, SliceSpec, Slicing, Smt, VcpuOrder,
+    NicNuma, NicSpec, Numa, Setup, Sharing, SliceSpec, Slicing, Smt, VcpuOrder,
 };
 
 const CORES: u32 = 14;
@@ -206,6 +206,7 @@ fn asked(name: &str, vcpus: u32, memory: ByteSize, numa: Numa, nics: Vec<NicKind
         smt: Smt::Pack,
         vcpu_order: VcpuOrder::SiblingsAdjacent,
         emulator_cores: 1,
+        sharing: Sharing::None,
         shared_pool: false,
         iothreads: 1,
         memory,
@@ -413,6 +414,7 @@ fn placed(spec: &SliceSpec, uuid: u8, at: Placed<'_>) -> SlicePlan {
         iothreads: vec![cpus(at.pool)],
         pool_is_host: spec.emulator_cores == 0,
         pool_is_shared: false,
+        shared_siblings: CpuSet::new(),
         idle: cpus(at.idle),
         memory: spec.memory,
         huge_pages: spec.hugepages,

@@ -113,6 +113,7 @@ pub fn pin(
             CellNeed {
                 vcpus: vec![takes[at].whole, 0],
                 pool,
+                odd: None,
             }
         })
         .collect();

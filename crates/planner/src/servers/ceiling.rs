@@ -111,7 +111,7 @@ fn pack(seats: &Seats<'_>, slices: &[usize]) -> Packing {
     fleet::pack(&servers, &guests, sharing, goal, effort)
 }
 
-/// A server's nodes, in whole cores: a core counts as one thread.
+/// A server's nodes, in units of cores: each counts as one thread.
 fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
     let Some(cores) = &seats.cores[server] else {
         return Vec::new();
@@ -136,7 +136,7 @@ fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
     };
     let alone = cores.by_node.len() == 1;
     let all = cores.by_node.iter().enumerate().map(|(at, &full)| {
-        let headroom = if alone { host.headroom_cores } else { 0 };
+        let headroom = if alone { cores.headroom } else { 0 };
         let full = full.saturating_sub(headroom);
         let (mut memory, id) = of_node(at);
         if let Ok(there) = &memory_there {
@@ -166,13 +166,13 @@ fn nodes(seats: &Seats<'_>, server: usize, unit: u64) -> Vec<NodeShape> {
     all.collect()
 }
 
-/// A slice in whole cores, as on the server where it takes least. Of more than two cells, two count.
+/// A slice in units of cores, as on the server where it takes least. Of more than two cells, two count.
 fn guest(seats: &Seats<'_>, slice: usize, unit: u64) -> Guest {
     let spec = &seats.spec.slices[slice];
     let cells = demand::cells(spec);
     let counted = cells.min(2);
     let fewest = seats.kinds.least(slice);
-    let pool = demand::least_pool(spec);
+    let pool = demand::least_pool(spec) * seats.kinds.per_core;
     let vcpus = fewest.saturating_sub(pool) / cells;
     // With one cell the pool is on its node; with two, one core of it is counted.
     let (each, emulator) = if cells == 1 {
@@ -244,7 +244,7 @@ fn by_groups(seats: &Seats<'_>, slices: &[usize]) -> u64 {
     (free + each.sum::<usize>()) as u64
 }
 
-/// A bound from whole cores, of which some stay free on each server: those that take the fewest
+/// A bound from cores, of which some stay free on each server: those that take the fewest
 /// first, as long as there are cores. Without headroom the numbers of nodes tell more.
 fn by_cores(seats: &Seats<'_>, slices: &[usize]) -> u64 {
     if seats.spec.host.headroom_cores == 0 {

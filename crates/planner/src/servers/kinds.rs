@@ -10,6 +10,7 @@ use bmslice_spec::{NicChoice, NicKind, NicNuma, SliceSpec, Slicing};
 use super::Member;
 use crate::demand;
 use crate::server;
+use crate::siblings;
 
 /// The kinds of slices, and what one takes where.
 #[derive(Debug)]
@@ -20,8 +21,10 @@ pub(super) struct Kinds {
     pub first: Vec<usize>,
     /// The different classes of cores of servers.
     classes: Vec<Vec<usize>>,
-    /// By kind, then classes: the fewest whole cores, in all cells.
+    /// By kind, then classes: the fewest units of cores, in all cells.
     cores: Vec<Vec<u32>>,
+    /// Units of a core: two where odd vCPUs may share one, else one.
+    pub per_core: u32,
 }
 
 impl Kinds {
@@ -37,6 +40,11 @@ impl Kinds {
             first: Vec::new(),
             classes: Vec::new(),
             cores: Vec::new(),
+            per_core: if spec.slices.iter().any(siblings::shares) {
+                2
+            } else {
+                1
+            },
         };
         let mut open: Vec<usize> = Vec::new();
         for (at, slice) in spec.slices.iter().enumerate() {
@@ -66,15 +74,22 @@ impl Kinds {
                 let slice = &spec.slices[first];
                 let cells = demand::cells(slice);
                 let takes = demand::vcpu_takes(slice.vcpus / cells, slice.smt, classes);
-                let fewest = takes.iter().map(|take| take.iter().sum::<u32>()).min();
-                cores.push(fewest.unwrap_or(0) * cells + demand::least_pool(slice));
+                let two = classes.iter().position(|&threads| threads == 2);
+                let two = two.filter(|_| siblings::shares(slice));
+                let units = |take: &Vec<u32>| {
+                    let odd = two.is_some_and(|class| take[class] > 0);
+                    take.iter().sum::<u32>() * self.per_core - u32::from(odd)
+                };
+                let fewest = takes.iter().map(units).min();
+                let pool = demand::least_pool(slice) * self.per_core;
+                cores.push(fewest.unwrap_or(0) * cells + pool);
             }
             self.classes.push(classes.to_vec());
             self.classes.len() - 1
         })
     }
 
-    /// The fewest whole cores that a slice takes of a server with these classes.
+    /// The fewest [units](Kinds::per_core) that a slice takes of a server with these classes.
     pub fn needs(&self, slice: usize, classes: usize) -> u32 {
         self.cores[self.of[slice]][classes]
     }

@@ -25,14 +25,14 @@ const QUESTIONS: usize = 10_000;
 /// How many others may be moved on, one making room for the next.
 const DEPTH: u32 = 2;
 
-/// Whole cores of a server that are for taking, and how wide they are.
+/// Cores of a server that are for taking, in [units](Kinds::per_core), and how wide they are.
 #[derive(Debug, Clone)]
 pub(super) struct Cores {
     pub by_node: Vec<u32>,
     /// The number by which [`Kinds`] knows its classes.
     classes: usize,
     /// Of all of them so many stay free.
-    headroom: u32,
+    pub headroom: u32,
 }
 
 impl Cores {
@@ -41,9 +41,10 @@ impl Cores {
         Self {
             by_node: by_node
                 .map(|cores| u32::try_from(cores).unwrap_or(u32::MAX))
+                .map(|cores| cores.saturating_mul(kinds.per_core))
                 .collect(),
             classes: kinds.number(spec, &server.classes),
-            headroom: spec.host.headroom_cores,
+            headroom: spec.host.headroom_cores.saturating_mul(kinds.per_core),
         }
     }
 
@@ -197,7 +198,7 @@ impl<'a> Seats<'a> {
         &self.eligible[slice]
     }
 
-    /// The fewest whole cores that a slice takes of a server.
+    /// The fewest units of cores that a slice takes of a server.
     fn needs(&self, slice: usize, server: usize) -> i64 {
         let classes = self.cores[server].as_ref().map(|cores| cores.classes);
         classes.map_or(0, |classes| i64::from(self.kinds.needs(slice, classes)))

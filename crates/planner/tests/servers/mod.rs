@@ -12,7 +12,7 @@ use bmslice_planner::plan_with;
 use bmslice_planner::servers::{Member, Options, Placement, plan_servers};
 use bmslice_spec::{
     GuestMachine, GuestSpec, HostSpec, ImageFrom, ImageSpec, Isolation, NicChoice, NicKind,
-    NicNuma, NicSpec, Numa, Setup, SliceSpec, Slicing, Smt, VcpuOrder,
+    NicNuma, NicSpec, Numa, Setup, Sharing, SliceSpec, Slicing, Smt, VcpuOrder,
 };
 
 pub fn cpu(number: u32) -> CpuId {
@@ -249,6 +249,7 @@ pub fn slice(name: &str, vcpus: u32) -> SliceSpec {
         smt: Smt::Pack,
         vcpu_order: VcpuOrder::SiblingsAdjacent,
         emulator_cores: 1,
+        sharing: Sharing::None,
         shared_pool: false,
         iothreads: 1,
         memory: ByteSize::from_gib(1),
