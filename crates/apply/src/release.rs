@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bmslice_host::Machine;
 use bmslice_model::{CpuSet, KernelArg, SliceName};
-use bmslice_plan::Plan;
+use bmslice_plan::{Plan, PlanParts};
 
 use crate::apply::stored_plan;
 use crate::error::{ApplyError, Problem};
@@ -186,9 +186,21 @@ pub(crate) fn go_on(
     Ok(undone)
 }
 
+/// Siblings that odd vCPUs of these slices ran on are idle again, for the sake of who stays beside.
+fn give_siblings_back(parts: &mut PlanParts, names: &[SliceName]) {
+    let leave = parts.slices.iter().filter(|s| names.contains(&s.name));
+    let leave = leave.fold(CpuSet::new(), |all, slice| all.union(&slice.vcpu_cpus()));
+    for slice in parts.slices.iter_mut().filter(|s| !names.contains(&s.name)) {
+        let back = slice.shared_siblings.intersection(&leave);
+        slice.shared_siblings = slice.shared_siblings.difference(&back);
+        slice.idle.extend_from(&back);
+    }
+}
+
 /// The stored plan without these slices, and the huge pages that only they needed given back.
 fn shrink(executor: &mut Executor<'_>, plan: Plan, names: &[SliceName]) -> Result<(), ApplyError> {
     let mut parts = plan.into_parts();
+    give_siblings_back(&mut parts, names);
     // A pool of the tenant stays with those that still use it.
     let stays = parts.slices.iter().filter(|s| !names.contains(&s.name));
     let stays = stays.fold(CpuSet::new(), |all, slice| all.union(&slice.held()));

@@ -130,10 +130,14 @@ pub(crate) fn changes(old: Option<&Plan>, new: Option<&Plan>) -> Vec<Change> {
 /// Who gets CPUs that a slice had, as ``\`red\` gets``: while both run they would share them.
 fn heirs(had: &SlicePlan, new: Option<&Plan>) -> String {
     let slices = new.map_or(&[][..], |new| new.slices());
+    // A sibling that it lends now ran nothing before.
+    let stays = new.and_then(|new| new.slice(had.name.as_str()));
+    let lent = stays.map_or_else(CpuSet::new, |slice| slice.shared_siblings.clone());
+    let had_cpus = had.held().difference(&lent.intersection(&had.idle));
     let names: Vec<String> = slices
         .iter()
         .filter(|slice| slice.name != had.name)
-        .filter(|slice| !slice.owned().is_disjoint(&had.held()))
+        .filter(|slice| !slice.owned().is_disjoint(&had_cpus))
         .map(|slice| format!("`{}`", slice.name))
         .collect();
     match names.as_slice() {
@@ -154,6 +158,12 @@ fn added(slice: &SlicePlan) -> Change {
 }
 
 fn kept_or_changed(was: &SlicePlan, slice: &SlicePlan, heirs: &str) -> Change {
+    // A sibling that is lent, or is back, is nothing to the guest.
+    let was = &SlicePlan {
+        idle: slice.idle.clone(),
+        shared_siblings: slice.shared_siblings.clone(),
+        ..was.clone()
+    };
     let (restarting, others) = slice_changes(was, slice);
     if restarting.is_empty() && others.is_empty() {
         return Change::new(Sign::Kept, Some(slice));
@@ -334,6 +344,46 @@ mod tests {
         );
         assert!(said[3].starts_with("~ host: kernel args none instead of intel_iommu=on"));
         assert!(said[3].ends_with("→ the server reboots, and all of its guests with it"));
+    }
+
+    #[test]
+    fn a_sibling_that_is_lent_touches_nobody() {
+        // Of three vCPUs each, the last beside an idle sibling; then a third slice has red's.
+        let odd = |parts: &mut PlanParts| {
+            for slice in &mut parts.slices {
+                let last = slice.vcpus.split_off(7);
+                slice.idle = last.into_iter().collect();
+                slice.cells[0].vcpus = "0-6".parse().unwrap();
+            }
+        };
+        let old = edited(odd);
+        let new = edited(|parts| {
+            odd(parts);
+            let mut third = parts.slices[0].clone();
+            third.name = "third".parse().unwrap();
+            third.nics.clear();
+            third.vcpus = parts.slices[0].idle.iter().collect();
+            third.cells[0].vcpus = "0".parse().unwrap();
+            (third.pool_is_host, third.idle) = (true, CpuSet::new());
+            (third.emulator, third.iothreads) = (parts.host.cpus.clone(), Vec::new());
+            let red = &mut parts.slices[0];
+            red.shared_siblings = std::mem::take(&mut red.idle);
+            third.shared_siblings = red.vcpus[6].into();
+            red.autostart = false;
+            parts.slices.push(third);
+        });
+        let changes = changes(Some(&old), Some(&new));
+        let said: Vec<String> = changes.iter().map(Change::line).collect();
+        assert_eq!(said[0], "~ Red_k8s_cluster_worker1: autostart → runs on");
+        assert_eq!(said[1], "= Blue_k8s_cluster_worker1");
+        assert!(said[2].starts_with("+ third"));
+        // And it is back when the third leaves; who stays keeps what it has.
+        let back = super::changes(Some(&new), Some(&old));
+        assert!(back[0].line().ends_with("autostart → runs on"));
+        assert_eq!(
+            back[2].line(),
+            "- third: no longer wanted here → `bmslice release third` before the plan is applied: `Red_k8s_cluster_worker1` gets its CPUs"
+        );
     }
 
     #[test]

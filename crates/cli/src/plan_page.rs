@@ -151,10 +151,23 @@ fn cpus(plan: &Plan, output: &Output) -> Table {
             } else {
                 iothreads.join("\n")
             },
-            or_dash((!slice.idle.is_empty()).then_some(&slice.idle)),
+            idle(plan, slice),
         ]);
     }
     table
+}
+
+/// Its idle siblings, and those that odd vCPUs of others run on: `9` or `9 (red-2)`.
+fn idle(plan: &Plan, slice: &SlicePlan) -> String {
+    let others = plan.slices().iter();
+    let others = others.filter(|other| slice.shares_a_core_with(other));
+    let shared = others.map(|other| {
+        let cpus = slice.shared_siblings.intersection(&other.vcpu_cpus());
+        format!("{cpus} ({})", other.name)
+    });
+    let idle = (!slice.idle.is_empty()).then(|| slice.idle.to_string());
+    let all: Vec<String> = idle.into_iter().chain(shared).collect();
+    or_dash((!all.is_empty()).then(|| all.join("\n")).as_ref())
 }
 
 /// `0→4 1→6 2→8`.

@@ -190,6 +190,7 @@ impl Floor {
             }
             let mut parts = vec![format!("{letter}: slice {name}{tenant}")];
             parts.push(format!("{letter}0, {letter}1, … its vCPUs"));
+            parts.extend(owners.beside(index));
             legend.push((
                 Owner::Vcpu {
                     slice: index,

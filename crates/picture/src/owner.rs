@@ -56,6 +56,8 @@ pub enum Owner {
 pub struct Owners {
     /// Slices of the plan or, without one, guests that run: name and tenant.
     pub names: Vec<(String, Option<String>)>,
+    /// By slice: those of its tenant that share a core with it.
+    beside: Vec<Vec<usize>>,
     threads: BTreeMap<CpuId, Owner>,
     devices: BTreeMap<PciAddress, Owner>,
 }
@@ -91,8 +93,18 @@ impl Owners {
         }
         for (index, slice) in plan.slices().iter().enumerate() {
             owners.take(index, slice);
+            let others = plan.slices().iter().enumerate();
+            let beside = others.filter(|(_, other)| slice.shares_a_core_with(other));
+            owners.beside.push(beside.map(|(other, _)| other).collect());
         }
         owners
+    }
+
+    /// Who shares a core with a slice, for the legend.
+    pub(crate) fn beside(&self, slice: usize) -> Option<String> {
+        let others = self.beside.get(slice)?.iter();
+        let letters: Vec<String> = others.map(|&other| letter(other)).collect();
+        (!letters.is_empty()).then(|| format!("it shares a core with {}", letters.join(", ")))
     }
 
     fn take(&mut self, index: usize, slice: &SlicePlan) {

@@ -122,11 +122,14 @@ pub(crate) fn alone(view: &SliceView) -> Seen<Vec<Verdict>> {
     for (name, pins) in others {
         let planned = view.plan.slice(name);
         let shares = planned.is_some_and(|other| other.shares_pool_with(view.slice));
-        let alone = if shares {
+        let mut alone = if shares {
             view.slice.owned()
         } else {
             held.clone()
         };
+        let beside = planned.filter(|other| view.slice.shares_a_core_with(other));
+        let beside = beside.map_or_else(CpuSet::new, SlicePlan::vcpu_cpus);
+        alone.extend_from(&view.slice.shared_siblings.difference(&beside));
         match pins {
             Ok(pins) => {
                 let shared = all_of(pins).intersection(&alone);
@@ -145,13 +148,14 @@ pub(crate) fn alone(view: &SliceView) -> Seen<Vec<Verdict>> {
     }
     Ok(or_satisfied(verdicts, || {
         let owned = view.slice.owned();
-        match view.slice.shared() {
-            none if none.is_empty() => {
-                format!("no other running domain is pinned to any of {owned}")
-            }
-            pool => format!(
-                "no other running domain is pinned to any of {owned}, and to the pool on {pool} only its tenant's"
-            ),
+        let mut said = format!("no other running domain is pinned to any of {owned}");
+        let (pool, beside) = (view.slice.shared(), &view.slice.shared_siblings);
+        if !pool.is_empty() {
+            said.push_str(&format!(", and to the pool on {pool} only its tenant's"));
         }
+        if !beside.is_empty() {
+            said.push_str(&format!(", and beside it on {beside} only its tenant's"));
+        }
+        said
     }))
 }

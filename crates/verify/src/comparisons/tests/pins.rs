@@ -96,6 +96,47 @@ fn a_tenants_pool_is_for_its_slices_alone() {
 }
 
 #[test]
+fn a_lent_sibling_is_for_the_slice_of_the_tenant_that_has_it() {
+    let mut parts = parts();
+    let theirs = [0, 1].map(|at| parts.slices[at].vcpus[0]);
+    for (at, other) in [(0, 1), (1, 0)] {
+        parts.slices[at].tenant = "red".parse().unwrap();
+        parts.slices[at].shared_siblings = theirs[other].into();
+    }
+    let plan = Plan::new(parts).unwrap();
+    let mut facts = observed();
+    for slice in plan.slices() {
+        facts.pins.insert(slice.name.to_string(), Ok(pins(slice)));
+    }
+    let alone = |facts: &Observed| -> Vec<Verdict> {
+        let found = crate::compare(&plan, facts, None).findings;
+        let of = found.into_iter().filter(|f| f.check == "alone");
+        of.map(|finding| finding.verdict).collect()
+    };
+    let verdicts = alone(&facts);
+    assert!(verdicts.iter().all(Verdict::is_satisfied), "{verdicts:?}");
+    let said = format!("and beside it on {} only its tenant's", theirs[1]);
+    assert!(format!("{:?}", verdicts[0]).contains(&said), "{verdicts:?}");
+
+    // A third one on the second's CPU is in the way of both.
+    let mut stray = pins(&plan.slices()[0]);
+    (stray.vcpus, stray.emulator) = (vec![theirs[1].into()], cpus("0"));
+    stray.iothreads.clear();
+    facts.pins.insert("stray".into(), Ok(stray));
+    let verdicts = alone(&facts);
+    assert!(verdicts.iter().all(|v| !v.is_satisfied()), "{verdicts:?}");
+    // And so is the second on another of the first's.
+    facts.pins.remove("stray");
+    let first = plan.slices()[0].vcpus[1];
+    let mut second = pins(&plan.slices()[1]);
+    second.vcpus[0] = first.into();
+    facts
+        .pins
+        .insert(plan.slices()[1].name.to_string(), Ok(second));
+    assert!(!alone(&facts)[0].is_satisfied());
+}
+
+#[test]
 fn a_domain_that_does_not_run_is_pending_everywhere_and_differs_once() {
     let findings = damaged(|facts| {
         let DomainState { running, .. } = &mut facts.domains.as_mut().unwrap()[0];
