@@ -250,6 +250,49 @@ fn each_owner_of_the_plan_is_drawn_where_it_is() {
 }
 
 #[test]
+fn a_core_that_two_slices_share_shows_both() {
+    let (inventory, plan) = seed();
+    let mut parts = plan.into_parts();
+    // Red's last vCPU becomes that of a third slice of its tenant, on the sibling of red's fourth.
+    let red = &mut parts.slices[0];
+    let last = red.vcpus.pop().unwrap();
+    let sibling = inventory.cpus.iter().find(|cpu| cpu.id == last).unwrap();
+    let beside = sibling.siblings.difference(&last.into()).first().unwrap();
+    let number = red.vcpus.iter().position(|cpu| *cpu == beside).unwrap();
+    red.cells[0].vcpus = "0-6".parse().unwrap();
+    let mut third = red.clone();
+    red.shared_siblings = last.into();
+    third.name = "third".parse().unwrap();
+    third.vcpus = vec![last];
+    third.cells[0].vcpus = "0".parse().unwrap();
+    third.shared_siblings = beside.into();
+    third.nics.clear();
+    third.pool_is_host = true;
+    (third.emulator, third.iothreads) = (parts.host.cpus.clone(), Vec::new());
+    parts.slices.push(third);
+    let plan = Plan::new(parts).unwrap();
+    is_seen("shared-core", &inventory, Some(&plan));
+    let floor = Floor::of(&inventory, Some(&plan));
+    let label = |cpu: CpuId| {
+        let thread = floor.threads().find(|thread| thread.cpu == cpu).unwrap();
+        thread.owner.label()
+    };
+    assert_eq!(
+        (label(beside), label(last)),
+        (format!("A{number}"), "C0".into())
+    );
+    let text = floor.map(200, false);
+    assert!(
+        text.contains("its vCPUs; it shares a core with C"),
+        "{text}"
+    );
+    assert!(
+        text.contains("its vCPUs; it shares a core with A"),
+        "{text}"
+    );
+}
+
+#[test]
 fn from_two_cpus_to_512() {
     is_seen("1x1x2", &server(1, 1, 1, 1, 2), None);
     is_sound("2x1x16x2", &server(2, 1, 1, 16, 2), None);

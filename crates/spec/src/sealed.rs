@@ -325,7 +325,8 @@ pub struct SliceSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Smt {
-    /// vCPUs 2k and 2k+1 are siblings; an odd one leaves its sibling idle.
+    /// vCPUs 2k and 2k+1 are siblings; an odd one leaves its sibling idle, unless it is
+    /// [shared](Sharing).
     Pack,
     /// A whole core for each vCPU.
     Isolate,

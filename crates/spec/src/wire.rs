@@ -226,7 +226,7 @@ pub(crate) struct Slice {
 #[serde(rename_all = "kebab-case", rename = "a use of siblings")]
 #[schemars(rename = "Smt")]
 pub(crate) enum Smt {
-    /// vCPUs fill sibling pairs; an odd one leaves its sibling idle.
+    /// vCPUs fill sibling pairs; an odd one leaves its sibling idle, unless `sharing` lends it.
     Pack,
     /// A whole core for each vCPU.
     Isolate,

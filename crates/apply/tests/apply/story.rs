@@ -244,6 +244,41 @@ fn a_pool_stays_kept_free_as_long_as_a_slice_of_the_tenant_uses_it() {
 }
 
 #[test]
+fn a_shared_sibling_is_idle_again_when_the_slice_beside_goes() {
+    let fake = machine();
+    let spec = spec()
+        .replace("tenant: red", "tenant: red\n    sharing: tenant")
+        .replace("tenant: blue", "tenant: red\n    sharing: tenant")
+        .replace("vcpus: 8", "vcpus: 3")
+        .replace("size: 2GiB, hugepages: 1GiB", "size: 1GiB, hugepages: 2MiB")
+        .replace("node: 1", "node: 0");
+    let plan = plan(&fake, &spec);
+    let server = Server { fake, plan };
+    let (red, blue) = (
+        server.plan.slice("red-worker1").unwrap(),
+        server.plan.slice("blue-worker1").unwrap(),
+    );
+    assert!(red.shares_a_core_with(blue));
+    server.slice();
+    assert!(server.is_running("red-worker1") && server.is_running("blue-worker1"));
+    // Both run, and each is as planned beside the other.
+    server.apply().unwrap();
+    let which = Which::Slices(vec!["blue-worker1".parse().unwrap()]);
+    let options = ReleaseOptions::default();
+    release(&server.fake, &which, &options, &mut |_| {}).unwrap();
+    let stored = status(&server.fake).unwrap().plan.unwrap();
+    assert!(server.is_running("red-worker1"));
+    let stays = stored.slice("red-worker1").unwrap();
+    assert_eq!(stays.idle, red.shared_siblings, "kept quiet, not free");
+    assert!(stays.shared_siblings.is_empty());
+    let left = blue.owned().difference(&stays.idle);
+    assert!(left.is_subset(&stored.host().free));
+    assert!(stored.host().free.is_disjoint(&stays.idle));
+    server.release().unwrap();
+    assert!(server.domains().is_empty());
+}
+
+#[test]
 fn disks_stay_unless_they_are_to_go() {
     let server = lab();
     server.slice();
