@@ -97,7 +97,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "libvirt-guests",
         level: Level::Warning,
-        about: "what libvirt-guests.service does with guests when the server goes down and comes up",
+        about: "what libvirt-guests.service does at a shutdown and a boot",
         examine: hypervisor::libvirt_guests,
     },
     Check {
