@@ -103,6 +103,8 @@ small_initramfs virtio_pci virtio_blk ext4 virtio_net
 no_units man-db.timer libvirt-guests.service systemd-rfkill.socket logrotate.timer remote-fs.target \
     machines.target dnsmasq.service run-qemu.mount nvmefc-boot-connections.service
 chroot "$tree" systemctl enable systemd-networkd.service ssh.service libvirtd.service lab-esp.service >/dev/null 2>&1
+# not masked: a chapter of the story starts it
+chroot "$tree" systemctl disable irqbalance.service >/dev/null 2>&1
 rm -f "$tree/etc/libvirt/qemu/networks/autostart/default.xml"
 
 # -- the password of the guests' user, `bmslice`, as a file that a spec names ------------------

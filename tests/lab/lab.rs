@@ -1,5 +1,6 @@
 //! The emulated server as the test drives it: the lab's own command line, and ssh.
 
+use std::cell::OnceCell;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -8,12 +9,66 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
 /// The lab's program and the one under test.
 pub struct Lab {
     program: PathBuf,
     bmslice: PathBuf,
     state: PathBuf,
     begun: Instant,
+    login: OnceCell<Login>,
+}
+
+/// How to log into the server. Sessions share one connection while the server runs: to agree on keys,
+/// and to open a session with systemd-logind, takes an emulated server longer than most commands.
+struct Login {
+    namespace: String,
+    options: Vec<String>,
+    socket: String,
+}
+
+impl Login {
+    fn of(status: &Value) -> Result<Self> {
+        let text = |value: &Value| -> Result<String> {
+            let text = value
+                .as_str()
+                .context("the lab does not tell how to log in")?;
+            Ok(text.to_owned())
+        };
+        let (ssh, namespace) = (&status["ssh"], text(&status["networkNamespace"])?);
+        let socket = format!("/run/{namespace}.story");
+        let options = [
+            format!("Port={}", ssh["port"]),
+            format!("User={}", text(&ssh["user"])?),
+            format!("IdentityFile={}", text(&ssh["key"])?),
+            format!("UserKnownHostsFile={}", text(&ssh["knownHosts"])?),
+            format!("HostKeyAlias={}", text(&ssh["hostKeyAlias"])?),
+            format!("ControlPath={socket}"),
+            "ControlMaster=auto".to_owned(),
+            "ControlPersist=300".to_owned(),
+            "IdentitiesOnly=yes".to_owned(),
+            "StrictHostKeyChecking=yes".to_owned(),
+            "LogLevel=ERROR".to_owned(),
+            "ConnectTimeout=10".to_owned(),
+            "ServerAliveInterval=10".to_owned(),
+        ];
+        Ok(Self {
+            namespace,
+            options: options.to_vec(),
+            socket,
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace));
+        command.args(["--", "ssh", "-F", "none"]);
+        for option in &self.options {
+            command.args(["-o", option]);
+        }
+        command
+    }
 }
 
 /// What a command left behind.
@@ -71,6 +126,7 @@ impl Lab {
             bmslice: built.join("bmslice"),
             state,
             begun: Instant::now(),
+            login: OnceCell::new(),
         };
         for program in [&lab.program, &lab.bmslice] {
             ensure!(
@@ -111,6 +167,29 @@ impl Lab {
         Ok(Ran::of(self.command(args).stdin(Stdio::null()).output()?))
     }
 
+    fn login(&self) -> Result<&Login> {
+        if self.login.get().is_none() {
+            let status = self.run(&["status", "-o", "json"])?.expect(0)?.json()?;
+            let _ = self.login.set(Login::of(&status)?);
+        }
+        self.login.get().context("no login")
+    }
+
+    /// Lets go of the connection that sessions share: a server that goes down without a word leaves
+    /// its other end open, and who asks by it waits for an answer.
+    fn hang_up(&self) -> Result<()> {
+        let login = self.login()?;
+        if std::path::Path::new(&login.socket).exists() {
+            // Gone in between is gone as well.
+            login
+                .command()
+                .args(["-O", "exit", "127.0.0.1"])
+                .stdin(Stdio::null())
+                .output()?;
+        }
+        Ok(())
+    }
+
     /// Runs a shell line in the server.
     pub fn server(&self, line: &str) -> Result<Ran> {
         self.server_with(line, b"")
@@ -118,8 +197,9 @@ impl Lab {
 
     /// Runs a shell line in the server, with this as its input.
     pub fn server_with(&self, line: &str, input: &[u8]) -> Result<Ran> {
-        let mut child = self
-            .command(&["ssh", "--", line])
+        let mut command = self.login()?.command();
+        let mut child = command
+            .args(["127.0.0.1", line])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -146,16 +226,16 @@ impl Lab {
 
     /// The server's boot, by the kernel's own id of it.
     pub fn boot_id(&self) -> Result<String> {
-        Ok(self
-            .server("cat /proc/sys/kernel/random/boot_id")?
-            .expect(0)?
-            .stdout)
+        Ok(self.server(BOOT_ID)?.expect(0)?.stdout)
     }
 
     /// Waits until the server runs another boot than this one.
     pub fn wait_for_reboot(&self, before: &str, patience: Duration) -> Result<()> {
+        self.hang_up()?;
         self.wait("the server to come back", patience, || {
-            Ok(self.boot_id().is_ok_and(|now| now != before).then_some(()))
+            // By a connection of its own, which ends with the question.
+            let ran = self.run(&["ssh", "--", BOOT_ID])?;
+            Ok((ran.code == 0 && ran.stdout != before).then_some(()))
         })
     }
 

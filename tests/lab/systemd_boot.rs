@@ -98,7 +98,8 @@ fn chapter(lab: &Lab) -> Result<()> {
     tried_and_kept(lab)?;
     gone_back_from(lab)?;
 
-    lab.server("bmslice release --yes --force --delete-images")?
+    // A guest that was started a minute ago does not hear that it is to shut down.
+    lab.server("bmslice release --yes --force --patience 10 --delete-images")?
         .expect(0)?;
     let after = kept(lab)?;
     ensure!(

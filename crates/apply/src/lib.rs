@@ -32,6 +32,7 @@ mod status;
 mod step;
 mod steps;
 mod up;
+mod waiting;
 mod xml;
 
 pub use apply::{ApplyOptions, Outcome, Phase, apply, fall_back, resume};

@@ -12,7 +12,7 @@ use crate::journal::{self, Run};
 use crate::sequence::reboot_step;
 use crate::site::Look;
 use crate::steps::trial::{FellBack, unconfirmed};
-use crate::up;
+use crate::{up, waiting};
 
 /// What is sliced here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub struct SliceStatus {
     pub at_next_start: Vec<String>,
     /// It runs, and is not seen to be up: why. `None` also where nobody is to wait for it.
     pub not_up: Option<String>,
+    /// It is not up yet: `apply` or its unit waits for it, this many seconds more at most. `None`
+    /// also where nobody is known to wait.
+    pub waited_for: Option<u64>,
     /// The last lines of its console, when it is off or not up.
     pub console: Vec<String>,
 }
@@ -97,6 +100,7 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
             state: GuestState::Unknown,
             at_next_start: Vec::new(),
             not_up: None,
+            waited_for: None,
             console: Vec::new(),
         };
         slices.push(match &connection {
@@ -108,6 +112,10 @@ pub fn status(machine: &dyn Machine) -> Result<Status, ApplyError> {
             }
             Err(_) => unknown,
         });
+    }
+    let waited = waiting::now(machine);
+    for slice in slices.iter_mut().filter(|slice| slice.not_up.is_some()) {
+        slice.waited_for = waited.get(&slice.name).copied();
     }
     Ok(Status {
         open: ledger.open().cloned(),
@@ -134,6 +142,7 @@ fn slice(
             state: GuestState::Undefined,
             at_next_start: Vec::new(),
             not_up: None,
+            waited_for: None,
             console: Vec::new(),
         });
     };
@@ -165,6 +174,7 @@ fn slice(
         state,
         at_next_start,
         not_up,
+        waited_for: None,
         console,
     })
 }

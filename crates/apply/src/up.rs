@@ -7,7 +7,8 @@
 //! nothing at all, in any of these ways, cannot be told from one that is well: that is said, and
 //! held against nobody.
 //!
-//! Keeps true: looking and waiting change nothing, neither guest nor journal.
+//! Keeps true: looking and waiting change nothing, neither guest nor journal; that it waits is told
+//! below `/run` as long as it does.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,7 @@ use crate::console::{last_lines, plain};
 use crate::domain_xml::is_ours;
 use crate::error::ApplyError;
 use crate::event::Event;
-use crate::xml;
+use crate::{waiting, xml};
 
 /// Between two looks at guests that are coming up.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -196,6 +197,14 @@ impl Waited<'_> {
     }
 }
 
+fn told(machine: &dyn Machine, slice: &SlicePlan, why: String) -> NotUp {
+    NotUp {
+        slice: slice.name.clone(),
+        why,
+        console: last_lines(machine.root(), &slice.name),
+    }
+}
+
 /// Waits for the guests that were started, side by side, each as long as its slice says; looks once
 /// at the others that run, of which only what is stuck is told: they may be coming up by somebody
 /// else's hand.
@@ -206,11 +215,6 @@ fn wait(
     events: &mut dyn FnMut(Event),
 ) -> Result<Vec<NotUp>, HostError> {
     let begin = machine.now();
-    let told = |slice: &SlicePlan, why: String| NotUp {
-        slice: slice.name.clone(),
-        why,
-        console: last_lines(machine.root(), &slice.name),
-    };
     let mut found = Vec::new();
     let mut pending = Vec::new();
     for slice in plan.slices().iter().filter(|s| s.up_within_seconds > 0) {
@@ -222,9 +226,35 @@ fn wait(
         } else if let Some(Sign::Stuck(what)) =
             sign(&*machine.hypervisor()?, machine.root(), &slice.name)?
         {
-            found.push(told(slice, format!("runs, but {what}")));
+            found.push(told(machine, slice, format!("runs, but {what}")));
         }
     }
+    let mut record = None;
+    if !pending.is_empty() {
+        let guests = pending.iter().map(|g| (g.slice.name.clone(), g.within()));
+        record = waiting::begin(machine, guests).unwrap_or_else(|error| {
+            events(Event::Note(format!(
+                "`bmslice status` cannot tell that guests are waited for: {error}"
+            )));
+            None
+        });
+    }
+    let outcome = come_up(machine, pending, begin, found, events);
+    // One that stays tells of a process that ends now, and is believed of none other.
+    if let Some(Err(error)) = record.map(|path| waiting::end(machine, &path)) {
+        events(Event::Note(error.to_string()));
+    }
+    outcome
+}
+
+/// Waits for each of these until it is up, is stuck, or has had its time; adds what is not up.
+fn come_up(
+    machine: &dyn Machine,
+    mut pending: Vec<Waited<'_>>,
+    begin: SystemTime,
+    mut found: Vec<NotUp>,
+    events: &mut dyn FnMut(Event),
+) -> Result<Vec<NotUp>, HostError> {
     let mut said = false;
     loop {
         let mut still = Vec::new();
@@ -236,7 +266,7 @@ fn wait(
                     "`{}` runs; whether it came up cannot be told: its agent did not answer within {} s, and it wrote nothing to its console",
                     guest.slice.name, guest.slice.up_within_seconds
                 ))),
-                Ended::Not(why) => found.push(told(guest.slice, why)),
+                Ended::Not(why) => found.push(told(machine, guest.slice, why)),
             }
         }
         pending = still;

@@ -95,6 +95,12 @@ pub(crate) const CHECKS: &[Check] = &[
         examine: hypervisor::qemu_version,
     },
     Check {
+        name: "libvirt-guests",
+        level: Level::Warning,
+        about: "what libvirt-guests.service does at a shutdown and a boot",
+        examine: hypervisor::libvirt_guests,
+    },
+    Check {
         name: "iommu",
         level: Level::Error,
         about: "IOMMU groups, and firmware's DMAR or IVRS table",

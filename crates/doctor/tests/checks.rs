@@ -71,6 +71,7 @@ fn the_documents_server_is_fit() {
     assert_eq!(
         unchecked,
         [
+            "libvirt-guests",
             "interrupt-remapping",
             "smt",
             "governor",

@@ -53,6 +53,7 @@ mod grub;
 mod grub_script;
 mod images;
 mod libvirt;
+mod link;
 mod machine;
 mod media;
 mod memory;
@@ -274,6 +275,11 @@ impl FakeMachine {
     pub fn without_agent(&self, domain: &str, console: &str) {
         let mut world = self.world();
         world.without_agent.insert(domain.into(), console.into());
+    }
+
+    /// How long a link takes from now on until both ends have agreed, once its interface is set up.
+    pub fn link_takes(&self, time: std::time::Duration) {
+        self.world().link_takes = time;
     }
 
     /// What is set of a VF, by the name of its physical function's interface.

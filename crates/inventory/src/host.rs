@@ -3,6 +3,8 @@
 //! Source: `Documentation/admin-guide/cgroup-v2.rst` (cpuset.cpus.partition),
 //! `Documentation/ABI/testing/sysfs-class-iommu`, `sysfs-kernel-irq` (chip_name).
 
+mod libvirt_guests;
+
 use std::collections::BTreeMap;
 
 use bmslice_model::CpuSet;
@@ -27,6 +29,7 @@ pub(crate) fn read(
         irqbalance_banned: ["/etc/default/irqbalance", "/etc/sysconfig/irqbalance"]
             .iter()
             .find_map(|path| banned(&scan.file(path))),
+        libvirt_guests: libvirt_guests::read(scan),
         partitions: partitions(scan),
         rcu_nocbs: rcu_nocbs(scan, boot, present),
         iommu: iommu(scan),

@@ -226,6 +226,15 @@ fn what_runs_on_the_host_is_told() {
             "/etc/default/irqbalance",
             "#IRQBALANCE_ONESHOT=\nIRQBALANCE_BANNED_CPULIST=2-11",
         )
+        .file(
+            "/usr/libexec/libvirt-guests.sh",
+            "URIS=default\nON_BOOT=start\nON_SHUTDOWN=suspend\n",
+        )
+        .file("/etc/sysconfig/libvirt-guests", "ON_SHUTDOWN=shutdown\n")
+        .file(
+            "/etc/systemd/system/multi-user.target.wants/libvirt-guests.service",
+            "",
+        )
         .file("/etc/tuned/active_profile", "cpu-partitioning")
         .file("/usr/lib/systemd/libsystemd-shared-252.so", "")
         .folder("/sys/class/iommu/dmar0")
@@ -242,6 +251,13 @@ fn what_runs_on_the_host_is_told() {
     assert_eq!(host.tuned.as_deref(), Some("cpu-partitioning"));
     assert_eq!(host.irqbalance, Some(true));
     assert_eq!(host.irqbalance_banned.as_deref(), Some("2-11"));
+    let guests = host.libvirt_guests.as_ref().unwrap();
+    assert!(guests.enabled);
+    assert_eq!(guests.on_boot.as_deref(), Some("start"), "the script's own");
+    assert_eq!(guests.on_shutdown.as_deref(), Some("shutdown"));
+    tree.link("/etc/systemd/system/libvirt-guests.service", "/dev/null");
+    let masked = tree.read().host.libvirt_guests.unwrap();
+    assert!(!masked.enabled, "a masked unit does not start");
     assert_eq!(host.iommu.as_deref(), Some("intel"));
     assert_eq!(host.interrupt_remapping, Some(true));
     assert_eq!(host.kvm_options["kvm.nx_huge_pages"], "auto");

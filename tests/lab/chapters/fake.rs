@@ -29,6 +29,8 @@ enum Act {
     Run(Vec<&'static str>),
     /// What `ip` tells of each VF.
     Vfs,
+    /// The interface is set up, and its link is waited for.
+    Up,
 }
 
 fn acts() -> Vec<Act> {
@@ -65,6 +67,15 @@ fn acts() -> Vec<Act> {
         vf(&["0", "trust", "on"]),
         vf(&["0", "spoofchk", "off"]),
         Act::Vfs,
+        // igb takes no link state, and a rate only of a link that there is.
+        vf(&["0", "state", "enable"]),
+        vf(&["0", "max_tx_rate", "500"]),
+        Act::Up,
+        vf(&["0", "max_tx_rate", "5000"]),
+        vf(&["0", "max_tx_rate", "500"]),
+        Act::Vfs,
+        vf(&["0", "max_tx_rate", "0"]),
+        Act::Run(vec!["ip", "link", "set", "dev", INTERFACE, "down"]),
         vf(&["0", "mac", "01:00:5e:00:00:01"]),
         vf(&["0", "vlan", "5000"]),
         vf(&["0", "trust", "maybe"]),
@@ -118,6 +129,10 @@ impl Act {
             }
             Self::Link(path) => format!("basename \"$(readlink '{path}')\""),
             Self::Run(words) => format!("c {}", words.join(" ")),
+            Self::Up => format!(
+                "ip link set dev {INTERFACE} up; for i in $(seq 50); do \
+                 [ \"$(cat /sys/class/net/{INTERFACE}/carrier)\" = 1 ] && break; sleep 0.2; done; echo done"
+            ),
             Self::Vfs => format!("ip -j link show dev {INTERFACE}"),
         }
     }
@@ -150,6 +165,10 @@ impl Act {
                     }
                 }
             }
+            Self::Up => {
+                let up = fake.type_in("ip", &["link", "set", "dev", INTERFACE, "up"]);
+                up.map_or_else(|(_, text)| text, |_| done)
+            }
             Self::Vfs => fake
                 .type_in("ip", &["-j", "link", "show", "dev", INTERFACE])
                 .unwrap_or_default(),
@@ -171,6 +190,7 @@ impl Act {
                 "spoofchk",
                 "link_state",
                 "trust",
+                "rate",
             ];
             fields.map(|field| vf[field].to_string()).join(" ")
         });

@@ -5,6 +5,7 @@ mod bad_days;
 mod fake;
 mod falls_back;
 mod given_back;
+mod irqbalance;
 mod made;
 mod proved;
 mod quiet;
@@ -33,7 +34,7 @@ pub struct Story {
     plan: Value,
 }
 
-const CHAPTERS: [(&str, Chapter); 22] = [
+const CHAPTERS: [(&str, Chapter); 23] = [
     ("a pristine server starts", start),
     (
         "inspect reads it, live and from a capture alike",
@@ -61,6 +62,10 @@ const CHAPTERS: [(&str, Chapter); 22] = [
     (
         "isolation without a reboot holds through a daemon-reload, and is given back",
         quiet::dynamic,
+    ),
+    (
+        "irqbalance is told of the slices' CPUs, keeps off them, and forgets them again",
+        irqbalance::told,
     ),
     (
         "no secret is an argument while apply runs",

@@ -1,5 +1,7 @@
 //! One virtual function: what its NIC holds it to (ip-link(8), `vf`).
 
+use std::time::Duration;
+
 use bmslice_host::{Command, HostError};
 use bmslice_model::{MacAddress, PciAddress, SliceName, VlanId};
 use bmslice_plan::DeviceRef;
@@ -11,6 +13,11 @@ use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
 use crate::steps::device::{interface, sysfs};
 use crate::steps::sriov::name;
+
+/// How long both ends of a link may take to agree; 10GBASE-T takes up to ten seconds.
+const LINK_WITHIN: Duration = Duration::from_secs(15);
+/// Between two looks at a link.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Sets MAC, VLAN and the rules of a VF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +231,36 @@ impl ConfigureVf {
         Ok(())
     }
 
+    /// igb and ixgbe take a rate only while they have a link, which a NIC that was just set up has
+    /// not yet, and none above its speed: both are EINVAL (`igb_ndo_set_vf_bw`).
+    fn limit(&self, site: &Site<'_>, rate: u32) -> Result<(), StepError> {
+        let attribute = |name: &str| {
+            let interface = interface(&site.look(), self.pf.address)?;
+            let root = site.machine.root();
+            root.attribute(format!("/sys/class/net/{interface}/{name}"))
+        };
+        let begin = site.machine.now();
+        let waited = || site.machine.now().duration_since(begin).unwrap_or_default();
+        // An interface that is down tells nothing, and waiting does not help it.
+        while attribute("carrier").as_deref() == Some("0") && waited() < LINK_WITHIN {
+            site.machine.sleep(LOOK_EVERY);
+        }
+        let Err(error) = self.set(site, &["max_tx_rate", &rate.to_string()]) else {
+            return Ok(());
+        };
+        if attribute("carrier").as_deref() == Some("1") {
+            return Err(error);
+        }
+        Err(StepError::cannot(
+            format!(
+                "the rate of VF {} of {} was refused, which has no link: {error}",
+                self.index,
+                name(&self.pf)
+            ),
+            "plug its cable in and see that the other end is up, or leave `maxRate` out",
+        ))
+    }
+
     fn put(
         &self,
         site: &Site<'_>,
@@ -256,8 +293,7 @@ impl ConfigureVf {
             self.set(site, &["spoofchk", on(rules.spoof_check)])?;
         }
         if has.max_rate != rules.max_rate {
-            let rate = rules.max_rate.unwrap_or(0).to_string();
-            self.set(site, &["max_tx_rate", &rate])?;
+            self.limit(site, rules.max_rate.unwrap_or(0))?;
         }
         if has.link != rules.link {
             self.set(site, &["state", rules.link.word()])?;

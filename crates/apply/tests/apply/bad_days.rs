@@ -456,42 +456,6 @@ fn a_slice_that_does_not_start_with_the_host_stays_off_after_a_boot() {
 }
 
 #[test]
-fn a_vf_is_held_to_what_the_spec_says_and_put_back() {
-    let asked = "vlan: 102, trust: true, spoofCheck: false, maxRate: 500M, link: up";
-    let fake = machine();
-    let changed = spec().replace("vlan: 102, mac: auto, trust: false", asked);
-    let server = Server {
-        plan: plan(&fake, &changed),
-        fake,
-    };
-    let before = state(&server.fake);
-    server.slice();
-    let pf = server.plan.host().split[0]
-        .device
-        .interface
-        .clone()
-        .unwrap();
-    let vf = server.fake.vf(&pf, 0).unwrap();
-    assert_eq!(
-        (vf.trust, vf.spoof_check, vf.max_rate, &*vf.link_state),
-        (true, false, 500, "enable")
-    );
-    assert_eq!(server.apply().unwrap(), Outcome::Nothing);
-    server
-        .fake
-        .type_in(
-            "ip",
-            &["link", "set", "dev", &pf, "vf", "0", "spoofchk", "on"],
-        )
-        .unwrap();
-    server.apply().unwrap();
-    assert!(!server.fake.vf(&pf, 0).unwrap().spoof_check);
-    server.release().unwrap();
-    server.fake.reboot();
-    assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
-}
-
-#[test]
 fn a_card_that_was_moved_while_the_server_was_off_is_given_to_nobody() {
     let server = lab();
     server.slice();

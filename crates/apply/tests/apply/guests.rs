@@ -166,6 +166,40 @@ fn the_spec_says_how_long_a_guest_has_and_whether_anybody_waits() {
     }
 }
 
+/// What the kernel tells of a process (proc_pid_stat(5)): its number, its name and its start.
+fn stat(pid: u32, started: u64) -> String {
+    format!("{pid} (b m) slice) R {}{started} 1 2 3\n", "0 ".repeat(18))
+}
+
+#[test]
+fn a_guest_that_is_still_waited_for_is_not_up_yet() {
+    let server = before_the_guests();
+    let fake = &server.fake;
+    fake.without_agent(RED, HUNG);
+    fake.put("/proc/self/stat", stat(77, 4000));
+    let mut seen = Vec::new();
+    let _ = resume(fake, Phase::All, BINARY, &mut |event| {
+        if !matches!(&event, Event::Note(text) if text.starts_with("waiting for")) {
+            return;
+        }
+        // It lives; it was killed; another process has its number.
+        fake.put("/proc/77/stat", stat(77, 4000));
+        seen.push(status(fake).unwrap().slices[0].clone());
+        fake.put("/proc/77/stat", "");
+        seen.push(status(fake).unwrap().slices[0].clone());
+        fake.put("/proc/77/stat", stat(77, 4001));
+        seen.push(status(fake).unwrap().slices[0].clone());
+        fake.put("/proc/77/stat", stat(77, 4000));
+    });
+    let waited: Vec<Option<u64>> = seen.iter().map(|slice| slice.waited_for).collect();
+    assert_eq!(waited, [Some(300), None, None]);
+    assert!(seen.iter().all(|slice| slice.not_up.is_some()), "{seen:?}");
+    // Its time is over, and nobody waits any more.
+    let after = status(fake).unwrap().slices[0].clone();
+    assert_eq!((after.not_up.is_some(), after.waited_for), (true, None));
+    assert_eq!(fake.root().list("/run/bmslice/waiting").unwrap(), [""; 0]);
+}
+
 #[test]
 fn while_a_guest_is_waited_for_others_may_work_on_the_server() {
     let server = before_the_guests();

@@ -17,3 +17,4 @@ mod story;
 mod support;
 mod systemd_boot;
 mod trial;
+mod vf;

@@ -74,6 +74,9 @@ struct Slice {
     /// Why it is not seen to be up, when it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_up: Option<String>,
+    /// For how many seconds at most it is still waited for; not there when nobody waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_for_seconds: Option<u64>,
     /// The last lines of its console, when it is off or not up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     console: Vec<String>,
@@ -153,6 +156,7 @@ fn slice_document(slice: &SlicePlan, state: &SliceStatus, fabric: Option<&Fabric
             .collect(),
         at_next_start: state.at_next_start.clone(),
         not_up: state.not_up.clone(),
+        waited_for_seconds: state.waited_for,
         console: state.console.clone(),
     }
 }
@@ -276,8 +280,13 @@ fn page(document: &Document, status: &Status, output: &Output) -> String {
         if slice.state == "running" {
             facts.push(("  look inside", format!("virsh console {}", slice.name)));
         }
-        if let Some(why) = &slice.not_up {
-            facts.push(("  not up", why.clone()));
+        match (&slice.not_up, slice.waited_for_seconds) {
+            (None, _) => {}
+            (Some(why), None) => facts.push(("  not up", why.clone())),
+            (Some(why), Some(seconds)) => facts.push((
+                "  not up yet",
+                format!("{why}; it is waited for, {seconds} s more at most"),
+            )),
         }
         if !slice.console.is_empty() {
             facts.push(("  it last wrote", slice.console.join("\n")));

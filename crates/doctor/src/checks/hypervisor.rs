@@ -123,3 +123,44 @@ pub(super) fn qemu_version(inventory: &Inventory) -> Examined {
         )
     }
 }
+
+/// It shuts guests down before the server does, which nobody else here does; starting them is not
+/// its to do (ADR 0012).
+pub(super) fn libvirt_guests(inventory: &Inventory) -> Examined {
+    let Some(guests) = &inventory.host.libvirt_guests else {
+        return unchecked("no unit files are told");
+    };
+    if !guests.enabled {
+        return holds(
+            "it does not start with the server, which then goes down without shutting guests down",
+        );
+    }
+    let (Some(on_boot), Some(on_shutdown)) = (&guests.on_boot, &guests.on_shutdown) else {
+        return unchecked("it is enabled, and neither its script nor its settings are told");
+    };
+    let mut found = Vec::new();
+    let mut mend = Vec::new();
+    if on_boot != "ignore" {
+        found.push(format!(
+            "ON_BOOT={on_boot}: each guest that ran before starts at a boot, whether or not its devices are still its own"
+        ));
+        mend.push("ON_BOOT=ignore");
+    }
+    if on_shutdown != "shutdown" {
+        found.push(format!(
+            "ON_SHUTDOWN={on_shutdown}: QEMU saves no guest that has a card of the server's, so that slices with NICs lose power in the middle of their work, and others would wake up in the past"
+        ));
+        mend.push("ON_SHUTDOWN=shutdown");
+    }
+    if found.is_empty() {
+        return holds("it shuts guests down with the server, and starts none");
+    }
+    fails(
+        found.join("; "),
+        "guests are shut down with the server, and slices are started by bmslice-slices.service, which looks at their devices first",
+        format!(
+            "set {} in /etc/default/libvirt-guests or /etc/sysconfig/libvirt-guests; where other guests need `start`, it can stay: bmslice-host.service takes slices out of its list",
+            mend.join(" and ")
+        ),
+    )
+}

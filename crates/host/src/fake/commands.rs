@@ -358,6 +358,10 @@ impl World {
                 _ => return wrong(),
             }
         }
+        let known = self.vf_settings(pf, index).cloned().unwrap_or_default();
+        if let Some(refusal) = self.refuse_vf(pf, &known, &settings) {
+            return refusal;
+        }
         if let Some(known) = self.vf_settings(pf, index) {
             *known = settings;
         }
@@ -517,18 +521,14 @@ impl World {
 }
 
 fn link_state(net: &Net) -> &'static str {
-    if net.up && net.speed.is_some() {
-        "UP"
-    } else {
-        "DOWN"
-    }
+    if net.has_link() { "UP" } else { "DOWN" }
 }
 
 fn flags(net: &Net) -> Vec<&'static str> {
     let mut flags = vec!["BROADCAST", "MULTICAST"];
-    match (net.up, net.speed) {
-        (true, Some(_)) => flags.extend(["UP", "LOWER_UP"]),
-        (true, None) => flags.extend(["NO-CARRIER", "UP"]),
+    match (net.up, net.has_link()) {
+        (true, true) => flags.extend(["UP", "LOWER_UP"]),
+        (true, false) => flags.extend(["NO-CARRIER", "UP"]),
         (false, _) => {}
     }
     flags

@@ -264,6 +264,7 @@ impl World {
                     mac: made_up_mac(address),
                     speed: None,
                     up: false,
+                    negotiates: false,
                     queues: 0,
                 }),
                 sriov: None,

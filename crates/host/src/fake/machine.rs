@@ -438,7 +438,9 @@ impl Machine for FakeMachine {
     }
 
     fn sleep(&self, time: Duration) {
-        self.world().clock += time;
+        let mut world = self.world();
+        world.clock += time;
+        world.settle_links();
     }
 
     fn is_root(&self) -> bool {

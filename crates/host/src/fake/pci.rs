@@ -41,6 +41,8 @@ pub struct Net {
     pub speed: Option<u32>,
     /// Set up by the administrator.
     pub up: bool,
+    /// Still finding a speed with the other end.
+    pub negotiates: bool,
     /// How many queues it receives and sends with.
     pub queues: u32,
 }
@@ -292,7 +294,7 @@ impl World {
         }
     }
 
-    fn show_queues(&self, address: PciAddress) {
+    pub fn show_queues(&self, address: PciAddress) {
         let Some(function) = self.functions.get(&address) else {
             return;
         };
@@ -304,52 +306,6 @@ impl World {
         for number in 0..count {
             self.tree.dir(format!("{folder}/rx-{number}"));
             self.tree.dir(format!("{folder}/tx-{number}"));
-        }
-    }
-
-    /// What changes with the link. The kernel answers EINVAL for carrier and speed of an interface
-    /// that is down: here they are not there.
-    fn show_link(&self, net: &Net, at: &str) {
-        let tree = &self.tree;
-        let linked = net.up && net.speed.is_some();
-        tree.show(
-            format!("{at}/operstate"),
-            if linked { "up" } else { "down" },
-        );
-        tree.knob(
-            format!("{at}/flags"),
-            if net.up { "0x1003" } else { "0x1002" },
-        );
-        if net.up {
-            tree.knob(format!("{at}/carrier"), u8::from(linked));
-            let speed = net.speed.map_or(-1, i64::from);
-            tree.show(format!("{at}/speed"), speed);
-            tree.show(
-                format!("{at}/duplex"),
-                if linked { "full" } else { "unknown" },
-            );
-        } else {
-            for name in ["carrier", "speed", "duplex"] {
-                tree.remove(format!("{at}/{name}"));
-            }
-        }
-    }
-
-    /// `ip link set dev NAME up`.
-    pub fn set_link(&mut self, address: PciAddress, up: bool) {
-        if let Some(net) = self
-            .functions
-            .get_mut(&address)
-            .and_then(|f| f.net.as_mut())
-        {
-            net.up = up;
-        }
-        let function = self.functions.get(&address);
-        if let Some((function, net)) = function.and_then(|f| Some((f, f.net.as_ref()?))) {
-            self.show_link(net, &format!("{}/net/{}", function.net_parent(), net.name));
-        }
-        if up {
-            self.show_queues(address);
         }
     }
 
@@ -421,7 +377,7 @@ impl Function {
     }
 
     /// The folder that holds `net/`.
-    fn net_parent(&self) -> String {
+    pub fn net_parent(&self) -> String {
         match self.native.as_deref() {
             Some("virtio-pci") => format!("{}/virtio{}", self.path, self.address.device()),
             _ => self.path.clone(),
@@ -472,6 +428,7 @@ fn card(nic: FakeNic) -> Function {
             mac: nic.mac,
             speed: nic.speed,
             up: nic.up,
+            negotiates: false,
             queues: 0,
         }),
         sriov: nic.sriov.map(|sriov| Sriov {

@@ -37,6 +37,10 @@ pub struct World {
     /// EFI variables of the boot loader's, by name.
     pub nvram: BTreeMap<String, String>,
     pub clock: Duration,
+    /// How long a link takes to be there once its interface is up.
+    pub link_takes: Duration,
+    /// Links that will be, and when.
+    pub links: Vec<(Duration, PciAddress)>,
     pub boots: u32,
     pub next_pid: u32,
     pub libvirtd: bool,
@@ -61,6 +65,8 @@ impl World {
             modules: BTreeSet::new(),
             nvram: BTreeMap::new(),
             clock: Duration::ZERO,
+            link_takes: Duration::ZERO,
+            links: Vec::new(),
             boots: 0,
             next_pid: 2000,
             libvirtd: true,

@@ -1,5 +1,7 @@
 //! Programs of the fake server.
 
+use std::time::Duration;
+
 use bmslice_host::Machine;
 use bmslice_host::fake::{FakeMachine, FakeServer};
 use bmslice_model::ByteSize;
@@ -65,6 +67,22 @@ fn ip_sets_and_shows_vfs_as_iproute2_does() {
     assert!(vf("0", "mac", "01:00:5e:00:00:01").contains("RTNETLINK answers: Invalid argument"));
     assert!(vf("0", "vlan", "4096").contains("argument \"4096\" is wrong"));
     assert!(vf("0", "trust", "maybe").contains("must be one of"));
+    // igb has no link state to set, and takes a rate only of a link, and none above its speed.
+    assert!(vf("0", "state", "enable").ends_with("RTNETLINK answers: Operation not supported"));
+    assert!(vf("0", "max_tx_rate", "5000").ends_with("RTNETLINK answers: Invalid argument"));
+    let limit = ["link", "set", "dev", "enp66s0", "vf", "0", "max_tx_rate"];
+    let limit = |rate| run(&fake, "ip", &[&limit[..], &[rate]].concat());
+    limit("500").unwrap();
+    assert_eq!(show()["vfinfo_list"][0]["rate"]["max_tx"], 500);
+    run(&fake, "ip", &["link", "set", "dev", "enp66s0", "down"]).unwrap();
+    assert!(limit("400").is_err());
+    fake.link_takes(Duration::from_secs(4));
+    run(&fake, "ip", &["link", "set", "dev", "enp66s0", "up"]).unwrap();
+    assert_eq!(show()["operstate"], "DOWN");
+    assert!(limit("400").is_err());
+    fake.sleep(Duration::from_secs(4));
+    assert_eq!(show()["operstate"], "UP");
+    limit("400").unwrap();
     let none = said(&fake, "ip", &["link", "set", "dev", "nope", "up"]);
     assert!(none.ends_with("Cannot find device \"nope\""));
 }

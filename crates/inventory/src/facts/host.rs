@@ -21,6 +21,9 @@ pub struct HostFacts {
     /// The CPUs that irqbalance is told to leave alone, as written in its settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub irqbalance_banned: Option<String>,
+    /// What libvirt-guests.service does with guests; unknown where no unit files are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt_guests: Option<LibvirtGuests>,
     /// cgroups that are cpuset partitions of their own (`root`, `isolated`), or ought to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<Partition>,
@@ -47,6 +50,20 @@ impl HostFacts {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// What libvirt-guests.service does when the host goes down and comes up (libvirt-guests(8)).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LibvirtGuests {
+    /// Whether it starts with the host; otherwise it does nothing.
+    pub enabled: bool,
+    /// `ON_BOOT`: `start` or `ignore`; the script's own where its settings do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_boot: Option<String>,
+    /// `ON_SHUTDOWN`: `suspend` or `shutdown`; the script's own where its settings do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_shutdown: Option<String>,
 }
 
 /// A cgroup that has CPUs of its own.

@@ -300,13 +300,16 @@ pub(crate) fn vf_settings(view: &SliceView) -> Seen<Vec<Verdict>> {
             ));
         }
         if verdicts.len() == before {
-            verdicts.push(Verdict::satisfied(format!(
-                "{what} has {}, {}, {}",
+            let mut has = vec![
                 nic.mac
                     .map_or_else(|| "any MAC".into(), |mac| mac.to_string()),
                 vlan(*tag),
-                trusted(rules.trust),
-            )));
+            ];
+            if !rules.trust {
+                has.push(trusted(false).into());
+            }
+            has.extend(rules.described());
+            verdicts.push(Verdict::satisfied(format!("{what} has {}", has.join(", "))));
         }
     }
     Ok(verdicts)
