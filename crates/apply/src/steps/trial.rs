@@ -275,6 +275,9 @@ impl ConfirmBoot {
             site.machine.sleep(PAUSE);
         }
         self.loader.confirm(&self.args, site)?;
+        if let Some(what) = self.loader.passed_over(&site.look())? {
+            site.note(what);
+        }
         // There is no way back to the plan before any more.
         Ok(site.machine.remove(Path::new(PLAN_BEFORE))?)
     }
@@ -305,7 +308,7 @@ impl FellBack {
         let why = match failed {
             Some(why) => Some(why.to_owned()),
             None if still_asked => Some(step.loader.untried()),
-            None => None,
+            None => step.loader.lost(look, &step.args),
         };
         Ok(Some(Self {
             args: step.args.clone(),

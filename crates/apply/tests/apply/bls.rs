@@ -335,24 +335,6 @@ fn entries_that_cannot_be_written_are_refused_until_the_kernel_has_the_arguments
 }
 
 #[test]
-fn an_rpm_ostree_server_is_refused_with_the_commands_to_type() {
-    let server = rocky();
-    server.fake.put("/run/ostree-booted", "");
-    let error = server.apply().unwrap_err();
-    let said = format!("{error} {:?}", error.hints());
-    for part in [
-        "rpm-ostree, for which",
-        "`rpm-ostree kargs --append",
-        "isolcpus=",
-        "--delete-if-present=iommu=pt",
-        "nothing goes back to it by itself",
-    ] {
-        assert!(said.contains(part), "{part} in {said}");
-    }
-    assert_eq!(trials(&server.fake), [""; 0]);
-}
-
-#[test]
 fn what_is_not_read_back_is_no_reason_to_reboot() {
     // A block that does not keep what is written.
     let server = rocky();

@@ -12,6 +12,7 @@ mod dynamic;
 mod from_host;
 mod guests;
 mod journal;
+mod ostree;
 mod refusals;
 mod story;
 mod support;
