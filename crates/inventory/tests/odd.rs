@@ -446,6 +446,8 @@ fn boot_loaders_are_told_apart() {
             obstacle: None
         }
     );
+    let older: BootLoader = serde_json::from_str("{\"kind\":\"ostree\"}").unwrap();
+    assert!(matches!(older, BootLoader::Ostree { entries: None, .. }));
     // As Fedora CoreOS is installed: the folder is behind a link, and `/boot` is mounted read-only.
     let coreos = |t: &Tree, options: (&str, &str)| {
         let (mount, fs) = options;

@@ -4,8 +4,8 @@
 //! Loader Specification of the UAPI group (`options` may be there more than once, and all of them
 //! count), kernel-install(8) (`/etc/kernel/cmdline`: all its white space is one blank). Keeps true:
 //! * our arguments are a *block*: a word of ours that names their digest, then they themselves, in
-//!   one piece. So a text tells by itself which words are ours, also when kernel-install has copied
-//!   them into an entry of its own;
+//!   one piece. So a text tells by itself which words are ours, also when kernel-install or ostree has
+//!   copied them into an entry of its own;
 //! * put in and taken out again, a text is what it was to the byte;
 //! * what GRUB and `grubby` read as one line stays one line;
 //! * a word of the user's that reads as one of ours stays where it is.

@@ -126,7 +126,10 @@ impl Config {
         };
         let mut all = lines(&path)?;
         let reads = |line: &String| line.starts_with("source ") && line.ends_with("/custom.cfg");
-        let custom = all.iter().any(reads).then(|| format!("{folder}/custom.cfg"));
+        let custom = all
+            .iter()
+            .any(reads)
+            .then(|| format!("{folder}/custom.cfg"));
         if let Some(custom) = &custom {
             all.extend(lines(custom)?);
         }

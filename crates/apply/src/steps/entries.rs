@@ -144,8 +144,7 @@ impl Entries<'_> {
     }
 
     pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
-        let mut problems: Vec<Problem> =
-            self.maker.lacks(look, self.starter).into_iter().collect();
+        let mut problems: Vec<Problem> = self.maker.lacks(look, self.starter).into_iter().collect();
         if problems.is_empty() {
             problems = self.starter.precondition(look, self.args)?;
         }
@@ -154,7 +153,10 @@ impl Entries<'_> {
         }
         problems = self.maker.precondition(look, self.folder)?;
         let name = self.starter.name();
-        let (see, choose) = (self.maker.see(self.starter), self.maker.choose(self.starter));
+        let (see, choose) = (
+            self.maker.see(self.starter),
+            self.maker.choose(self.starter),
+        );
         // The default is what the server goes back to, and what has the arguments in the end.
         match self.default(look) {
             Err(error) => problems.push(
@@ -411,9 +413,9 @@ impl Entries<'_> {
         (!is_there).then(|| format!("its entry `{path}` was gone{}", self.maker.whodunit()))
     }
 
-    /// What boots next without the arguments that were just confirmed.
+    /// What would boot without the arguments that were just confirmed.
     pub fn passed_over(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        self.maker.passed_over(look)
+        self.maker.passed_over(look, self.args)
     }
 
     pub fn arm(&self, site: &Site<'_>) -> Result<(), StepError> {

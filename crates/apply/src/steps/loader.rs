@@ -203,9 +203,13 @@ impl Loader {
         }
     }
 
-    /// What boots next without the arguments that were just confirmed.
-    pub fn passed_over(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        match self.with(&[]) {
+    /// What would boot without the arguments that were just confirmed.
+    pub fn passed_over(
+        &self,
+        look: &Look<'_>,
+        args: &[KernelArg],
+    ) -> Result<Option<String>, HostError> {
+        match self.with(args) {
             Keeper::Grub(_) => Ok(None),
             Keeper::Entries(entries) => entries.passed_over(look),
         }

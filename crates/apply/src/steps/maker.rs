@@ -28,7 +28,9 @@ pub enum Maker {
 
 /// The last value of an argument of the user's in an entry.
 fn last<'a>(own: &'a [(usize, KernelCmdline)], key: &str) -> Option<&'a KernelArg> {
-    own.iter().filter_map(|(_, args)| args.last(key)).next_back()
+    own.iter()
+        .filter_map(|(_, args)| args.last(key))
+        .next_back()
 }
 
 impl Maker {
@@ -196,9 +198,7 @@ impl Maker {
             Self::KernelInstall => Ok(Before::KernelCmdline {
                 was_there: kernel_install::is_there(look)?,
                 stand_in: match base {
-                    Some(entry) => {
-                        kernel_install::stand_in(look, (starter.entry(), &entry.text))?
-                    }
+                    Some(entry) => kernel_install::stand_in(look, (starter.entry(), &entry.text))?,
                     None => String::new(),
                 },
                 next_entry,
@@ -237,15 +237,16 @@ impl Maker {
         }
     }
 
-    /// What boots next without the arguments that were just confirmed.
-    pub fn passed_over(self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        let passed_over = match self {
-            Self::KernelInstall => false,
-            Self::Ostree => ostree::staged_has_ours(look)? == Some(false),
-        };
-        Ok(passed_over.then(|| {
-            "a deployment was staged in the meantime, which boots next and has not these kernel arguments: apply again once it runs, or drop it (`rpm-ostree cleanup --pending`)".into()
-        }))
+    /// What would boot without the arguments that were just confirmed.
+    pub fn passed_over(
+        self,
+        look: &Look<'_>,
+        args: &[KernelArg],
+    ) -> Result<Option<String>, HostError> {
+        match self {
+            Self::KernelInstall => Ok(None),
+            Self::Ostree => ostree::passed_over(look, args),
+        }
     }
 
     /// Takes ours out of what kernels to come are given.

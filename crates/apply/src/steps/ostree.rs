@@ -9,9 +9,9 @@
 //! edit-in-place` writes it where it is, and each new deployment takes its arguments from the entry of
 //! the one before.
 
-use bmslice_host::HostError;
+use bmslice_host::{Command, HostError};
 use bmslice_model::{KernelArg, KernelCmdline};
-use bmslice_render::{ARGS_MARK, entry_value, trial_entry_digest};
+use bmslice_render::{ARGS_MARK, Form, args_digest, args_in, entry_value, trial_entry_digest};
 
 use crate::error::Problem;
 use crate::site::Look;
@@ -111,6 +111,24 @@ pub fn staged_has_ours(look: &Look<'_>) -> Result<Option<bool>, HostError> {
         windows.any(|window| window == mark.as_bytes())
     };
     Ok(look.file(STAGED)?.map(has))
+}
+
+/// Why a deployment to come would be without arguments that the one that runs has, if it would.
+pub fn passed_over(look: &Look<'_>, args: &[KernelArg]) -> Result<Option<String>, HostError> {
+    if staged_has_ours(look)? == Some(false) {
+        return Ok(Some("a deployment was staged in the meantime, which boots next and has not these kernel arguments: apply again once it runs, or drop it (`rpm-ostree cleanup --pending`)".into()));
+    }
+    if !look.machine.has_program("rpm-ostree") {
+        return Ok(None);
+    }
+    Ok(match look.machine.run(&Command::new("rpm-ostree", ["kargs"])) {
+        Ok(said) if args_in(Form::Cmdline, &said.stdout) == Some(args_digest(args)) => None,
+        // Its daemon looks anew when a deployment was made, and ends when nobody asks for a minute.
+        Ok(_) => Some("rpm-ostree does not see these kernel arguments yet: until `rpm-ostree kargs` shows them, what it stages is without them".into()),
+        Err(error) => Some(format!(
+            "rpm-ostree could not be asked whether it passes these kernel arguments on: {error}"
+        )),
+    })
 }
 
 #[cfg(test)]

@@ -275,7 +275,7 @@ impl ConfirmBoot {
             site.machine.sleep(PAUSE);
         }
         self.loader.confirm(&self.args, site)?;
-        if let Some(what) = self.loader.passed_over(&site.look())? {
+        if let Some(what) = self.loader.passed_over(&site.look(), &self.args)? {
             site.note(what);
         }
         // There is no way back to the plan before any more.

@@ -75,12 +75,17 @@ fn arguments_are_tried_once_and_then_kept() {
     for part in [" isolcpus=", " bmslice.trial=", " panic=30 ", "watchdog"] {
         assert!(line.contains(part), "{part} in {line}");
     }
-    assert!(read(&server.fake, ENV).contains("next_entry=\n"), "only once");
+    assert!(
+        read(&server.fake, ENV).contains("next_entry=\n"),
+        "only once"
+    );
     assert_eq!(kargs(&server.fake), own, "what is tried is not passed on");
     assert_eq!(status(&server.fake).unwrap().on_trial, Some(10));
+    let mut events: Vec<Event> = Vec::new();
     for phase in [Phase::Host, Phase::All] {
-        resume(&server.fake, phase, BINARY, &mut |_| {}).unwrap();
+        resume(&server.fake, phase, BINARY, &mut |event| events.push(event)).unwrap();
     }
+    assert!(!notes(&events).contains("ostree"), "{}", notes(&events));
     assert_eq!(status(&server.fake).unwrap().on_trial, None);
     assert!(!fall_back(&server.fake, &mut |_| {}).unwrap());
     assert_eq!(trials(&server.fake), [""; 0]);
@@ -125,7 +130,10 @@ fn a_power_cut_right_after_the_confirmation_loses_nothing() {
     assert!(server.fake.crashed());
     server.fake.reboot();
     let line = cmdline(&server.fake);
-    assert!(line.contains("isolcpus=") && !line.contains("trial"), "{line}");
+    assert!(
+        line.contains("isolcpus=") && !line.contains("trial"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -136,10 +144,18 @@ fn an_update_has_the_arguments_and_a_release_takes_them_out_of_both_deployments(
     rpm_ostree(&server.fake, &["upgrade"]);
     server.reboot().unwrap().unwrap();
     let line = cmdline(&server.fake);
-    assert!(line.contains("6.8.11") && line.contains("isolcpus="), "{line}");
+    assert!(
+        line.contains("6.8.11") && line.contains("isolcpus="),
+        "{line}"
+    );
     assert_eq!(server.apply().unwrap(), Outcome::Nothing, "all of it holds");
     // Somebody's own, by rpm-ostree: among them one that ours have, too.
-    let theirs = ["kargs", "--append=nosmt", "--append=iommu=pt", "--delete=rw"];
+    let theirs = [
+        "kargs",
+        "--append=nosmt",
+        "--append=iommu=pt",
+        "--delete=rw",
+    ];
     rpm_ostree(&server.fake, &theirs);
     server.reboot().unwrap().unwrap();
     assert_eq!(server.apply().unwrap(), Outcome::Nothing);
@@ -241,7 +257,10 @@ fn an_update_between_apply_and_the_reboot_costs_the_trial_and_is_told() {
         "{error}"
     );
     let line = cmdline(&server.fake);
-    assert!(line.contains("6.8.11") && !line.contains("isolcpus"), "{line}");
+    assert!(
+        line.contains("6.8.11") && !line.contains("isolcpus"),
+        "{line}"
+    );
     assert_eq!(server.try_again().unwrap(), Outcome::Rebooting);
     server.reboot().unwrap().unwrap();
     assert!(cmdline(&server.fake).contains("isolcpus"));
@@ -261,12 +280,44 @@ fn an_update_in_the_boot_on_trial_is_told_and_gets_the_arguments_by_a_trial_of_i
     assert!(told.contains("was staged in the meantime"), "{told}");
     server.fake.reboot();
     let line = cmdline(&server.fake);
-    assert!(line.contains("6.8.11") && !line.contains("isolcpus"), "{line}");
+    assert!(
+        line.contains("6.8.11") && !line.contains("isolcpus"),
+        "{line}"
+    );
     server.slice();
     let line = cmdline(&server.fake);
-    assert!(line.contains("6.8.11") && line.contains("isolcpus"), "{line}");
+    assert!(
+        line.contains("6.8.11") && line.contains("isolcpus"),
+        "{line}"
+    );
     server.release().unwrap();
     assert!(!rpm_ostree(&server.fake, &["kargs"]).contains("bmslice"));
+}
+
+#[test]
+fn an_rpm_ostree_that_does_not_see_the_arguments_is_told() {
+    for (answer, text) in [
+        (
+            Ok("rw quiet\n".to_owned()),
+            "does not see these kernel arguments yet",
+        ),
+        (Err((1, "error: no bus".to_owned())), "could not be asked"),
+    ] {
+        let server = iot();
+        server.apply().unwrap();
+        server.fake.reboot();
+        server.fake.act_out("rpm-ostree", move |_| answer.clone());
+        let mut events: Vec<Event> = Vec::new();
+        for phase in [Phase::Host, Phase::All] {
+            resume(&server.fake, phase, BINARY, &mut |event| events.push(event)).unwrap();
+        }
+        assert!(notes(&events).contains(text), "{}", notes(&events));
+        server.assert_kept_for_good();
+    }
+    // Without it there is nobody to be asked.
+    let server = iot();
+    server.fake.uninstall("rpm-ostree");
+    server.slice();
 }
 
 #[test]
@@ -320,7 +371,9 @@ fn a_static_configuration_is_refused_with_the_lines_that_it_lacks_and_does_with_
     server.fake.put(CONFIG, STATIC);
     let error = server.apply().unwrap_err();
     assert!(
-        error.to_string().contains("does not boot `next_entry` once"),
+        error
+            .to_string()
+            .contains("does not boot `next_entry` once"),
         "{error}"
     );
     let hint = error.hints().join("");

@@ -65,16 +65,25 @@ fn deployments(tree: &Tree) -> Vec<Deployment> {
                     .find(|(key, _)| *key == wanted)
                     .map_or("", |(_, value)| value)
             };
-            let kernel = value("linux").rsplit_once("/vmlinuz-").unwrap_or_default().1;
+            let kernel = value("linux")
+                .rsplit_once("/vmlinuz-")
+                .unwrap_or_default()
+                .1;
             let deployment = Deployment {
                 kernel: kernel.to_owned(),
-                options: value("options").split_whitespace().map(str::to_owned).collect(),
+                options: value("options")
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect(),
             };
             (value("version").parse().unwrap_or(0), deployment)
         })
         .collect();
     found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
-    found.into_iter().map(|(_, deployment)| deployment).collect()
+    found
+        .into_iter()
+        .map(|(_, deployment)| deployment)
+        .collect()
 }
 
 /// Writes all entries anew.
@@ -215,7 +224,12 @@ impl World {
 
 /// What `rpm-ostree kargs` makes of arguments: each kind of option in its turn.
 fn changed(old: &[String], options: &[&str]) -> Result<Vec<String>, (i32, String)> {
-    let known = ["--delete", "--append", "--append-if-missing", "--delete-if-present"];
+    let known = [
+        "--delete",
+        "--append",
+        "--append-if-missing",
+        "--delete-if-present",
+    ];
     let pairs: Vec<(&str, &str)> = options
         .iter()
         .filter_map(|option| option.split_once('='))
