@@ -201,10 +201,9 @@ impl Entries<'_> {
             ))
         } else {
             Problem::new(format!(
-                "{}'s default, `{id}`, is {} in `{}`",
+                "{}'s default, `{id}`, is {}",
                 self.starter.name(),
-                self.maker.foreign(),
-                self.folder
+                self.maker.foreign(self.folder)
             ))
             .hint(format!(
                 "{}; {}",

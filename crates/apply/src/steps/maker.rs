@@ -125,16 +125,16 @@ impl Maker {
         match self {
             Self::KernelInstall => starter.choose(),
             Self::Ostree => {
-                "reboot into the deployment that is the default, or make the one that runs the default (`rpm-ostree rollback`, and reboot)"
+                "reboot, so that what runs is the default; if that is not the one that you want, `rpm-ostree rollback` first"
             }
         }
     }
 
     /// What a default is that is none of this system's.
-    pub fn foreign(self) -> &'static str {
+    pub fn foreign(self, folder: &str) -> String {
         match self {
-            Self::KernelInstall => "no entry of this system's",
-            Self::Ostree => "not the deployment that runs,",
+            Self::KernelInstall => format!("no entry of this system's in `{folder}`"),
+            Self::Ostree => "not what booted this system".into(),
         }
     }
 

@@ -275,11 +275,12 @@ impl ConfirmBoot {
             site.machine.sleep(PAUSE);
         }
         self.loader.confirm(&self.args, site)?;
+        // There is no way back to the plan before any more.
+        site.machine.remove(Path::new(PLAN_BEFORE))?;
         if let Some(what) = self.loader.passed_over(&site.look(), &self.args)? {
             site.note(what);
         }
-        // There is no way back to the plan before any more.
-        Ok(site.machine.remove(Path::new(PLAN_BEFORE))?)
+        Ok(())
     }
 }
 

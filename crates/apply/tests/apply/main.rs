@@ -8,6 +8,7 @@
 mod bad_days;
 mod bls;
 mod crash;
+mod deployments;
 mod dynamic;
 mod from_host;
 mod guests;

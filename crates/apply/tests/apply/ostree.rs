@@ -1,19 +1,19 @@
 //! Kernel arguments on a server of ostree's, as Fedora IoT is installed: tried once by an entry beside
 //! those of the deployments, kept in the entry of the deployment that runs, taken out to the byte.
 
-use bmslice_apply::{ApplyError, ApplyOptions, Event, Outcome, Phase, fall_back, resume, status};
+use bmslice_apply::{ApplyError, Event, Outcome, Phase, fall_back, resume, status};
 use bmslice_host::Machine;
 use bmslice_host::fake::{Errno, Failure, FakeMachine, FakeServer, Moment, On};
 
 use crate::support::*;
 
-const ENTRIES: &str = "/boot/loader/entries";
+pub const ENTRIES: &str = "/boot/loader/entries";
 const ENV: &str = "/boot/grub2/grubenv";
 const CONFIG: &str = "/boot/grub2/grub.cfg";
 const STAGED: &str = "/run/ostree/staged-deployment";
 const NEWEST: &str = "/boot/loader/entries/ostree-2.conf";
 
-fn read(fake: &FakeMachine, path: &str) -> String {
+pub fn read(fake: &FakeMachine, path: &str) -> String {
     fake.root().read_text(path).unwrap()
 }
 
@@ -23,17 +23,17 @@ fn trials(fake: &FakeMachine) -> Vec<String> {
     names.into_iter().filter(ours).collect()
 }
 
-fn rpm_ostree(fake: &FakeMachine, words: &[&str]) -> String {
+pub fn rpm_ostree(fake: &FakeMachine, words: &[&str]) -> String {
     fake.type_in("rpm-ostree", words).unwrap()
 }
 
 /// What rpm-ostree calls the arguments of the next boot.
-fn kargs(fake: &FakeMachine) -> Vec<String> {
+pub fn kargs(fake: &FakeMachine) -> Vec<String> {
     let line = rpm_ostree(fake, &["kargs"]);
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-fn count(words: &[String], wanted: &str) -> usize {
+pub fn count(words: &[String], wanted: &str) -> usize {
     words.iter().filter(|word| *word == wanted).count()
 }
 
@@ -45,7 +45,7 @@ fn deployment(line: &str) -> &str {
         .expect("a deployment")
 }
 
-fn said(error: &ApplyError) -> String {
+pub fn said(error: &ApplyError) -> String {
     format!("{error} {:?}", error.hints())
 }
 
@@ -137,46 +137,6 @@ fn a_power_cut_right_after_the_confirmation_loses_nothing() {
 }
 
 #[test]
-fn an_update_has_the_arguments_and_a_release_takes_them_out_of_both_deployments() {
-    let server = iot();
-    let own = kargs(&server.fake);
-    server.slice();
-    rpm_ostree(&server.fake, &["upgrade"]);
-    server.reboot().unwrap().unwrap();
-    let line = cmdline(&server.fake);
-    assert!(
-        line.contains("6.8.11") && line.contains("isolcpus="),
-        "{line}"
-    );
-    assert_eq!(server.apply().unwrap(), Outcome::Nothing, "all of it holds");
-    // Somebody's own, by rpm-ostree: among them one that ours have, too.
-    let theirs = [
-        "kargs",
-        "--append=nosmt",
-        "--append=iommu=pt",
-        "--delete=rw",
-    ];
-    rpm_ostree(&server.fake, &theirs);
-    server.reboot().unwrap().unwrap();
-    assert_eq!(server.apply().unwrap(), Outcome::Nothing);
-    assert_eq!(count(&kargs(&server.fake), "iommu=pt"), 2);
-    server.release().unwrap();
-    let left = kargs(&server.fake);
-    let words = left.iter().filter(|word| !word.starts_with("ostree="));
-    let mut wanted: Vec<&String> = own
-        .iter()
-        .filter(|word| *word != "rw" && !word.starts_with("ostree="))
-        .collect();
-    let added = ["nosmt".to_owned(), "iommu=pt".to_owned()];
-    wanted.extend(&added);
-    assert_eq!(words.collect::<Vec<_>>(), wanted);
-    for name in server.fake.root().list(ENTRIES).unwrap() {
-        let text = read(&server.fake, &format!("{ENTRIES}/{name}"));
-        assert!(!text.contains("bmslice"), "{name}: {text}");
-    }
-}
-
-#[test]
 fn the_users_own_argument_that_reads_as_one_of_ours_stays_where_it_is() {
     let server = iot();
     rpm_ostree(&server.fake, &["kargs", "--append=iommu=pt"]);
@@ -214,133 +174,6 @@ fn a_changed_plan_replaces_what_was_confirmed_and_falls_back_to_it() {
     assert_eq!(isolated.count(), 1);
     server.release().unwrap();
     assert_eq!(kargs(&server.fake), own);
-}
-
-#[test]
-fn a_deployment_that_waits_is_refused_until_it_runs_or_is_dropped() {
-    for way in ["drop", "boot"] {
-        let server = iot();
-        rpm_ostree(&server.fake, &["upgrade"]);
-        let before = state(&server.fake);
-        let error = server.apply().unwrap_err();
-        for part in ["a deployment is staged", "rpm-ostree cleanup --pending"] {
-            assert!(said(&error).contains(part), "{part} in {}", said(&error));
-        }
-        assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
-        if way == "drop" {
-            rpm_ostree(&server.fake, &["cleanup", "--pending"]);
-        } else {
-            server.fake.reboot();
-        }
-        server.slice();
-        assert_eq!(cmdline(&server.fake).contains("6.8.11"), way == "boot");
-    }
-}
-
-#[test]
-fn an_update_between_apply_and_the_reboot_costs_the_trial_and_is_told() {
-    let server = iot();
-    let options = ApplyOptions {
-        allow_reboot: false,
-        ..server.options()
-    };
-    server.apply_with(&options, &mut |_| {}).unwrap();
-    rpm_ostree(&server.fake, &["upgrade"]);
-    // To arm it anew would be in vain.
-    let error = server.apply().unwrap_err();
-    assert!(said(&error).contains("a deployment is staged"), "{error}");
-    assert!(!server.fake.reboot_requested());
-    let error = server.reboot().unwrap().unwrap_err();
-    assert!(matches!(error, ApplyError::FellBack { .. }), "{error}");
-    assert!(
-        error.to_string().contains("ostree makes that folder anew"),
-        "{error}"
-    );
-    let line = cmdline(&server.fake);
-    assert!(
-        line.contains("6.8.11") && !line.contains("isolcpus"),
-        "{line}"
-    );
-    assert_eq!(server.try_again().unwrap(), Outcome::Rebooting);
-    server.reboot().unwrap().unwrap();
-    assert!(cmdline(&server.fake).contains("isolcpus"));
-}
-
-#[test]
-fn an_update_in_the_boot_on_trial_is_told_and_gets_the_arguments_by_a_trial_of_its_own() {
-    let server = iot();
-    server.apply().unwrap();
-    server.fake.reboot();
-    rpm_ostree(&server.fake, &["upgrade"]);
-    let mut events: Vec<Event> = Vec::new();
-    for phase in [Phase::Host, Phase::All] {
-        resume(&server.fake, phase, BINARY, &mut |event| events.push(event)).unwrap();
-    }
-    let told = notes(&events);
-    assert!(told.contains("was staged in the meantime"), "{told}");
-    server.fake.reboot();
-    let line = cmdline(&server.fake);
-    assert!(
-        line.contains("6.8.11") && !line.contains("isolcpus"),
-        "{line}"
-    );
-    server.slice();
-    let line = cmdline(&server.fake);
-    assert!(
-        line.contains("6.8.11") && line.contains("isolcpus"),
-        "{line}"
-    );
-    server.release().unwrap();
-    assert!(!rpm_ostree(&server.fake, &["kargs"]).contains("bmslice"));
-}
-
-#[test]
-fn an_rpm_ostree_that_does_not_see_the_arguments_is_told() {
-    for (answer, text) in [
-        (
-            Ok("rw quiet\n".to_owned()),
-            "does not see these kernel arguments yet",
-        ),
-        (Err((1, "error: no bus".to_owned())), "could not be asked"),
-    ] {
-        let server = iot();
-        server.apply().unwrap();
-        server.fake.reboot();
-        server.fake.act_out("rpm-ostree", move |_| answer.clone());
-        let mut events: Vec<Event> = Vec::new();
-        for phase in [Phase::Host, Phase::All] {
-            resume(&server.fake, phase, BINARY, &mut |event| events.push(event)).unwrap();
-        }
-        assert!(notes(&events).contains(text), "{}", notes(&events));
-        server.assert_kept_for_good();
-    }
-    // Without it there is nobody to be asked.
-    let server = iot();
-    server.fake.uninstall("rpm-ostree");
-    server.slice();
-}
-
-#[test]
-fn a_release_says_that_a_staged_deployment_still_has_the_arguments() {
-    for way in ["drop", "boot"] {
-        let server = iot();
-        server.slice();
-        rpm_ostree(&server.fake, &["upgrade"]);
-        let error = server.release().unwrap_err();
-        for part in ["that is staged has our kernel arguments", "release` again"] {
-            assert!(said(&error).contains(part), "{part} in {}", said(&error));
-        }
-        if way == "drop" {
-            rpm_ostree(&server.fake, &["cleanup", "--pending"]);
-        } else {
-            server.fake.reboot();
-            assert!(cmdline(&server.fake).contains("isolcpus"));
-        }
-        server.release().unwrap();
-        server.fake.reboot();
-        assert!(!cmdline(&server.fake).contains("bmslice"));
-        assert!(!rpm_ostree(&server.fake, &["kargs"]).contains("isolcpus"));
-    }
 }
 
 #[test]
@@ -446,13 +279,13 @@ fn what_cannot_be_tried_once_is_refused_with_what_to_type() {
             let words = ["-", "set", "saved_entry=ostree-1"];
             fake.type_in("grub2-editenv", &words).unwrap();
         },
-        &["GRUB's default, `ostree-1.conf`, is not the deployment that runs"],
+        &["GRUB's default, `ostree-1.conf`, is not what booted this system"],
     );
     // Entries that were written anew since this boot: the one that runs is not known for sure.
     says(
         iot(),
         &|fake| drop(rpm_ostree(fake, &["rollback"])),
-        &["is not the deployment that runs", "reboot"],
+        &["is not what booted this system", "reboot, so that"],
     );
     says(
         iot(),
