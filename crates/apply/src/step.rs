@@ -122,6 +122,13 @@ pub enum Before {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next_entry: Option<String>,
     },
+    /// GRUB's wish for the next boot, where ostree makes the entries.
+    #[serde(rename_all = "camelCase")]
+    NextEntry {
+        /// `next_entry`, often there, and empty.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_entry: Option<String>,
+    },
     /// A unit.
     Unit {
         /// Its file's content; `None` when it was not there.

@@ -217,7 +217,16 @@ fn only_grub_with_drop_ins_or_entries_and_systemd_boot_with_entries_are_written(
             env: None,
             obstacle: None,
         },
-        BootLoader::Ostree,
+        BootLoader::Ostree {
+            entries: None,
+            env: None,
+            obstacle: None,
+        },
+        BootLoader::Ostree {
+            entries: Some("/boot/loader/entries".into()),
+            env: Some("/boot/grub2/grubenv".into()),
+            obstacle: Some(BlsObstacle::MountedReadOnly { at: "/boot".into() }),
+        },
         BootLoader::SystemdBoot { entries: None },
         BootLoader::Unknown,
         BootLoader::Grub {
@@ -238,6 +247,15 @@ fn only_grub_with_drop_ins_or_entries_and_systemd_boot_with_entries_are_written(
             "GRUB, with entries in /boot/loader/entries and its block in /boot/grub2/grubenv"
                 .into()
         )
+    );
+    assert_eq!(
+        says("boot-loader", |i| i.boot.loader = BootLoader::Ostree {
+            entries: Some("/boot/loader/entries".into()),
+            env: Some("/boot/grub2/grubenv".into()),
+            obstacle: None,
+        })
+        .0,
+        "holds"
     );
     let entries = Some("/boot/efi/loader/entries".to_owned());
     assert_eq!(

@@ -57,6 +57,7 @@ mod link;
 mod machine;
 mod media;
 mod memory;
+mod ostree;
 mod pci;
 mod quiet;
 mod sd_boot;
@@ -358,7 +359,12 @@ impl FakeMachine {
     /// Reboots, with what the units do that come before libvirtd.
     pub fn reboot_with(&self, before_libvirtd: impl FnOnce(&Self)) -> Vec<(String, String)> {
         {
+            // What ends with a crash of ours may be a power cut: nobody shuts down then.
+            let shuts_down = !self.crashed();
             let mut world = self.world();
+            if shuts_down {
+                world.finalize_staged();
+            }
             for domain in world.domains.values_mut() {
                 domain.live = None;
             }

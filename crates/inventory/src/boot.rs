@@ -61,12 +61,13 @@ fn cgroup(scan: &Scan) -> Option<u32> {
 }
 
 fn loader(scan: &mut Scan) -> BootLoader {
-    if scan.root.exists("/run/ostree-booted") {
-        return BootLoader::Ostree;
-    }
     // What firmware started says more than what is installed.
-    if loader_variable(scan.root, "LoaderInfo").is_some_and(|info| info.starts_with("systemd-boot"))
-    {
+    let is_systemd_boot = loader_variable(scan.root, "LoaderInfo")
+        .is_some_and(|info| info.starts_with("systemd-boot"));
+    if scan.root.exists("/run/ostree-booted") {
+        return grub::ostree(scan, is_systemd_boot);
+    }
+    if is_systemd_boot {
         return systemd_boot(scan);
     }
     let entries = scan

@@ -1,7 +1,7 @@
 //! What GRUB can and cannot do with what it keeps: its environment block, and boot loader entries.
 //!
 //! Takes the mounts and devices of a root, `/boot/loader/entries` and `grubenv`; gives why GRUB cannot
-//! write a file, and a [`BootLoader::Bls`]. Source: proc_pid_mountinfo(5), the GRUB manual
+//! write a file, and a [`BootLoader::Bls`] or [`BootLoader::Ostree`]. Source: proc_pid_mountinfo(5), the GRUB manual
 //! ("Environment block"), Fedora's GRUB (`blscfg`).
 
 use bmslice_host::Root;
@@ -16,23 +16,53 @@ const BLOCKS: [&str; 2] = ["/boot/grub2/grubenv", "/boot/grub/grubenv"];
 
 /// GRUB that reads entries, with what keeps it from trying one once.
 pub(crate) fn bls(scan: &Scan) -> BootLoader {
-    let block = BLOCKS.iter().find(|path| scan.root.exists(path));
-    let env = block.and_then(|path| {
-        let path = scan.root.resolve(path).ok()?;
-        Some(path.to_string_lossy().into_owned())
-    });
-    let obstacle = match &env {
-        None => Some(BlsObstacle::NoBlock),
-        Some(env) => match grub_cannot_write(scan.root, env) {
-            Some(why) => Some(BlsObstacle::ReadOnly { why }),
-            None => variables(scan).map(|entry| BlsObstacle::Variable { entry }),
-        },
-    };
+    let env = block(scan);
     BootLoader::Bls {
         entries: Some(ENTRIES.into()),
+        obstacle: obstacle(scan, env.as_deref()),
         env,
-        obstacle,
     }
+}
+
+/// The same where the entries are those of ostree's deployments. What else starts them is not known
+/// here to try one once.
+pub(crate) fn ostree(scan: &Scan, by_systemd_boot: bool) -> BootLoader {
+    let is_one = |name: &String| name.starts_with("ostree-") && name.ends_with(".conf");
+    if by_systemd_boot || !scan.list(ENTRIES).iter().any(is_one) {
+        return BootLoader::Ostree {
+            entries: None,
+            env: None,
+            obstacle: None,
+        };
+    }
+    let env = block(scan);
+    BootLoader::Ostree {
+        entries: Some(ENTRIES.into()),
+        obstacle: obstacle(scan, env.as_deref()),
+        env,
+    }
+}
+
+/// GRUB's environment block, links followed.
+fn block(scan: &Scan) -> Option<String> {
+    let path = BLOCKS.iter().find(|path| scan.root.exists(path))?;
+    let path = scan.root.resolve(path).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// What keeps GRUB from trying an entry once, or us from writing one.
+fn obstacle(scan: &Scan, env: Option<&str>) -> Option<BlsObstacle> {
+    let Some(env) = env else {
+        return Some(BlsObstacle::NoBlock);
+    };
+    if let Some(why) = grub_cannot_write(scan.root, env) {
+        return Some(BlsObstacle::ReadOnly { why });
+    }
+    if let Some(entry) = variables(scan) {
+        return Some(BlsObstacle::Variable { entry });
+    }
+    let mount = Mount::of(scan.root, ENTRIES).filter(|mount| mount.read_only)?;
+    Some(BlsObstacle::MountedReadOnly { at: mount.at })
 }
 
 /// The first entry whose arguments are a variable of GRUB's (RHEL 8).
@@ -48,6 +78,48 @@ fn variables(scan: &Scan) -> Option<String> {
     })
 }
 
+/// What is mounted, and where.
+struct Mount {
+    at: String,
+    /// Its number: `254:2`.
+    device: String,
+    /// `ext4`.
+    kind: String,
+    /// Whether the administrator's side of it cannot be written.
+    read_only: bool,
+}
+
+impl Mount {
+    /// The one that has the file at `path`.
+    fn of(root: &Root, path: &str) -> Option<Self> {
+        // A unit of ours sees mounts read-only that it does not write: init's are asked, and where
+        // only root may, only what holds for all of a file system is believed.
+        let inits = root.read_text("/proc/1/mountinfo");
+        let is_inits = inits.is_ok();
+        let text = inits.or_else(|_| root.read_text("/proc/self/mountinfo"));
+        let text = text.unwrap_or_default();
+        let is_ro = |options: Option<&str>| {
+            options.is_some_and(|options| options.split(',').any(|option| option == "ro"))
+        };
+        let mounts = text.lines().filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let left: Vec<&str> = left.split(' ').collect();
+            let (device, at) = (*left.get(2)?, *left.get(4)?);
+            let inside = at == "/" || path.starts_with(&format!("{at}/"));
+            let right: Vec<&str> = right.split(' ').collect();
+            let read_only = is_ro(right.get(2).copied());
+            inside.then(|| Self {
+                at: at.to_owned(),
+                device: device.to_owned(),
+                kind: right[0].to_owned(),
+                read_only: read_only || is_inits && is_ro(left.get(5).copied()),
+            })
+        });
+        // The last one of a place covers those before it.
+        mounts.max_by_key(|mount| mount.at.len())
+    }
+}
+
 /// Why GRUB cannot write the file at `path`; `None` when it can.
 ///
 /// Takes what the kernel says of its mount and of the device under it. GRUB writes plain blocks of a
@@ -55,25 +127,7 @@ fn variables(scan: &Scan) -> Option<String> {
 /// move what they hold.
 #[must_use]
 pub fn grub_cannot_write(root: &Root, path: &str) -> Option<String> {
-    let text = root.read_text("/proc/self/mountinfo").unwrap_or_default();
-    let mount = text
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let left: Vec<&str> = left.split(' ').collect();
-            let (device, at) = (*left.get(2)?, *left.get(4)?);
-            let inside = at == "/" || path.starts_with(&format!("{at}/"));
-            inside.then(|| {
-                (
-                    at.len(),
-                    device.to_owned(),
-                    right.split(' ').next().map(str::to_owned),
-                )
-            })
-        })
-        // The last one of a place covers those before it.
-        .max_by_key(|(length, ..)| *length);
-    let Some((_, device, Some(kind))) = mount else {
+    let Some(Mount { device, kind, .. }) = Mount::of(root, path) else {
         return Some("its file system is not known".into());
     };
     if !matches!(&*kind, "ext2" | "ext3" | "ext4" | "xfs" | "vfat") {

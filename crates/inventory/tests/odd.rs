@@ -440,7 +440,47 @@ fn boot_loaders_are_told_apart() {
         loader(&|t| {
             t.file("/run/ostree-booted", "");
         }),
-        BootLoader::Ostree
+        BootLoader::Ostree {
+            entries: None,
+            env: None,
+            obstacle: None
+        }
+    );
+    let older: BootLoader = serde_json::from_str("{\"kind\":\"ostree\"}").unwrap();
+    assert!(matches!(older, BootLoader::Ostree { entries: None, .. }));
+    // As Fedora CoreOS is installed: the folder is behind a link, and `/boot` is mounted read-only.
+    let coreos = |t: &Tree, options: (&str, &str)| {
+        let (mount, fs) = options;
+        t.file("/run/ostree-booted", "")
+            .file(
+                "/boot/loader.1/entries/ostree-1.conf",
+                "title Fedora\nlinux /ostree/x/vmlinuz\noptions root=UUID=1 ostree=/ostree/boot.1/x",
+            )
+            .link("/boot/loader", "loader.1")
+            .file("/boot/grub2/grubenv", "# GRUB Environment Block")
+            .file(
+                "/proc/1/mountinfo",
+                format!("23 22 8:2 / /boot {mount} - ext4 /dev/sda2 {fs}"),
+            );
+    };
+    let deployments = |obstacle| BootLoader::Ostree {
+        entries: Some("/boot/loader/entries".into()),
+        env: Some(env.into()),
+        obstacle,
+    };
+    let read_only = || deployments(Some(BlsObstacle::MountedReadOnly { at: "/boot".into() }));
+    assert_eq!(
+        loader(&|t| coreos(t, ("rw,nosuid", "rw,seclabel"))),
+        deployments(None)
+    );
+    assert_eq!(
+        loader(&|t| coreos(t, ("ro,nosuid", "ro,seclabel"))),
+        read_only()
+    );
+    assert_eq!(
+        loader(&|t| coreos(t, ("ro,nosuid", "rw,seclabel"))),
+        read_only(),
+        "rpm-ostree writes it in a place of its own"
     );
     assert_eq!(
         loader(&|t| {

@@ -4,8 +4,8 @@
 //! Loader Specification of the UAPI group (`options` may be there more than once, and all of them
 //! count), kernel-install(8) (`/etc/kernel/cmdline`: all its white space is one blank). Keeps true:
 //! * our arguments are a *block*: a word of ours that names their digest, then they themselves, in
-//!   one piece. So a text tells by itself which words are ours, also when kernel-install has copied
-//!   them into an entry of its own;
+//!   one piece. So a text tells by itself which words are ours, also when kernel-install or ostree has
+//!   copied them into an entry of its own;
 //! * put in and taken out again, a text is what it was to the byte;
 //! * what GRUB and `grubby` read as one line stays one line;
 //! * a word of the user's that reads as one of ours stays where it is.
@@ -22,7 +22,7 @@ pub const KERNEL_CMDLINE: &str = "/etc/kernel/cmdline";
 pub const VENDOR_CMDLINE: &str = "/usr/lib/kernel/cmdline";
 /// Begins a block of ours, with the digest of what follows. The kernel leaves alone what has a dot
 /// and belongs to no module.
-const MARK: &str = "bmslice.args";
+pub const ARGS_MARK: &str = "bmslice.args";
 /// Begins the name of an entry on trial. It has no sort key, which puts it behind all that have
 /// one, and of those without it the name that sorts lowest is the last: letters before digits, and
 /// a single `a` before all that goes on with letters (systemd's `strverscmp_improved`).
@@ -118,7 +118,7 @@ struct Block {
 
 /// The first block of ours among these words.
 fn block(words: &[&str]) -> Option<Block> {
-    let digest_of = |word: &str| Some(word.strip_prefix(MARK)?.strip_prefix('=')?.to_owned());
+    let digest_of = |word: &str| Some(word.strip_prefix(ARGS_MARK)?.strip_prefix('=')?.to_owned());
     let (first, digest) = words
         .iter()
         .enumerate()
@@ -197,7 +197,7 @@ pub fn without_args(form: Form, text: &str) -> String {
 #[must_use]
 pub fn with_args(form: Form, text: &str, args: &[KernelArg]) -> String {
     let (mut text, _) = strip(form, text);
-    let block = format!("{MARK}={} {}", args_digest(args), line(args));
+    let block = format!("{ARGS_MARK}={} {}", args_digest(args), line(args));
     if let Some(at) = form.place(&text) {
         text.insert_str(at, &format!(" {block}"));
         return text;

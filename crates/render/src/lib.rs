@@ -20,7 +20,7 @@ pub use cloud_init::{meta_data, network_config, user_data};
 pub use customize::{CustomizeOperation, customize_argv, customize_commands, resize_argv};
 pub use domain::{METADATA_NAMESPACE, console_log, definition_digest, domain_xml};
 pub use entries::{
-    Form, KERNEL_CMDLINE, VENDOR_CMDLINE, args_in, entry_value, own_args, trial_entry,
+    ARGS_MARK, Form, KERNEL_CMDLINE, VENDOR_CMDLINE, args_in, entry_value, own_args, trial_entry,
     trial_entry_digest, trial_entry_name, trial_options, with_args, without_args,
 };
 pub use error::RenderError;

@@ -4,7 +4,7 @@
 //! do it by hand. Keeps true: once the running kernel has the arguments, nobody asks how they came
 //! there.
 
-use bmslice_inventory::{BootLoader, Inventory};
+use bmslice_inventory::{BlsObstacle, BootLoader, Inventory};
 use bmslice_model::KernelArg;
 
 use crate::error::Problem;
@@ -39,6 +39,11 @@ pub(super) fn refused(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) ->
             entries: Some(_),
             env: Some(_),
             obstacle: None,
+        }
+        | BootLoader::Ostree {
+            entries: Some(_),
+            env: Some(_),
+            obstacle: None,
         } => return None,
         BootLoader::Grub { drop_ins: None, .. } => (
             "a GRUB that reads no `/etc/default/grub.d`".to_owned(),
@@ -49,9 +54,21 @@ pub(super) fn refused(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) ->
                 Some(obstacle) => format!("GRUB with boot loader entries, and {obstacle}"),
                 None => "GRUB with boot loader entries that could not be read".into(),
             },
-            grubby(&reboot.args),
+            match obstacle {
+                Some(BlsObstacle::MountedReadOnly { at }) => writable(at),
+                _ => grubby(&reboot.args),
+            },
         ),
-        BootLoader::Ostree => ("rpm-ostree".into(), rpm_ostree(&reboot.args)),
+        BootLoader::Ostree { obstacle, .. } => (
+            match obstacle {
+                Some(obstacle) => format!("ostree's deployments, and {obstacle}"),
+                None => "ostree's deployments, whose entries GRUB does not read".into(),
+            },
+            match obstacle {
+                Some(BlsObstacle::MountedReadOnly { at }) => writable(at),
+                _ => rpm_ostree(&reboot.args),
+            },
+        ),
         // Only root may look into most EFI system partitions.
         BootLoader::SystemdBoot { entries: None } if !look.machine.is_root() => return None,
         BootLoader::SystemdBoot { entries: None } => {
@@ -64,6 +81,14 @@ pub(super) fn refused(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) ->
             "the plan needs kernel arguments, and this host has {what}, for which this bmslice cannot write them"
         ))
         .hint(hint),
+    )
+}
+
+/// What lets the file system of the entries be written, also in the boot that confirms them.
+fn writable(at: &str) -> String {
+    let unit = at.trim_start_matches('/').replace('/', "-");
+    format!(
+        "have it mounted so that it can be written, also after a boot: `systemctl edit {unit}.mount`, with the lines `[Mount]` and `Options=rw`; then `mount -o remount,rw {at}`, and apply again"
     )
 }
 

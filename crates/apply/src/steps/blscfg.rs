@@ -33,17 +33,15 @@ pub fn precondition(
     env: &str,
     args: &[KernelArg],
 ) -> Result<Vec<Problem>, HostError> {
-    for (program, package) in [("grubby", "grubby"), (EDITENV, "grub2-tools-minimal")] {
-        if !look.machine.has_program(program) {
-            return Ok(vec![
-                Problem::new(format!(
-                    "the plan has kernel arguments for GRUB's entries, and there is no `{program}` here"
-                ))
-                .hint(format!("`dnf install {package}`")),
-            ]);
-        }
+    if !look.machine.has_program(EDITENV) {
+        return Ok(vec![
+            Problem::new(format!(
+                "the plan has kernel arguments for GRUB's entries, and there is no `{EDITENV}` here"
+            ))
+            .hint("`dnf install grub2-tools-minimal`"),
+        ]);
     }
-    let mut problems: Vec<Problem> = config(look, env)?.into_iter().collect();
+    let mut problems: Vec<Problem> = Config::read(look, env)?.lacks().into_iter().collect();
     for arg in args.iter().filter(|arg| !can_carry(arg)) {
         problems.push(
             Problem::new(format!(
@@ -99,35 +97,89 @@ pub fn conflicting(
     Ok(problems.collect())
 }
 
-/// What GRUB's configuration, beside the block, lacks.
-fn config(look: &Look<'_>, env: &str) -> Result<Option<Problem>, HostError> {
-    let folder = env.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let path = format!("{folder}/grub.cfg");
-    let text = look.file(&path)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().map(str::trim);
-    let has = |text: &str| {
-        lines
-            .clone()
-            .any(|line| line.contains(text) && !line.starts_with('#'))
-    };
-    let lacks = if text.is_empty() {
-        "is not there"
-    } else if !(has("set default=\"${next_entry}\"") && has("save_env next_entry")) {
-        "does not boot `next_entry` once"
-    } else if !lines.any(|line| line.split(' ').next() == Some("blscfg")) {
-        "reads no entries (`blscfg`)"
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(
-        Problem::server_lacks(format!(
-            "GRUB's configuration `{path}` {lacks}, so kernel arguments cannot be tried by an entry of their own"
-        ))
-        .hint(format!(
-            "write `GRUB_ENABLE_BLSCFG=true` into `/etc/default/grub`, and generate it anew: `grub2-mkconfig -o {path}`"
-        )),
-    ))
+/// What has GRUB boot `next_entry`, and only once.
+const ONCE: [&str; 4] = [
+    "if [ \"${next_entry}\" ]; then",
+    "set default=\"${next_entry}\"",
+    "set next_entry=",
+    "save_env next_entry",
+];
+
+/// GRUB's configuration beside the block, and the administrator's part of it where it has one.
+struct Config {
+    path: String,
+    /// `/boot/grub2/custom.cfg`, when the configuration reads it.
+    custom: Option<String>,
+    lines: Vec<String>,
+}
+
+impl Config {
+    fn read(look: &Look<'_>, env: &str) -> Result<Self, HostError> {
+        let folder = env.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let path = format!("{folder}/grub.cfg");
+        let lines = |path: &str| -> Result<Vec<String>, HostError> {
+            let bytes = look.file(path)?.unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
+            let lines = text.lines().map(str::trim);
+            let code = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+            Ok(code.map(str::to_owned).collect())
+        };
+        let mut all = lines(&path)?;
+        let reads = |line: &String| line.starts_with("source ") && line.ends_with("/custom.cfg");
+        let custom = all
+            .iter()
+            .any(reads)
+            .then(|| format!("{folder}/custom.cfg"));
+        if let Some(custom) = &custom {
+            all.extend(lines(custom)?);
+        }
+        Ok(Self {
+            path,
+            custom,
+            lines: all,
+        })
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(text))
+    }
+
+    /// Whether it boots `next_entry`, and empties it before a kernel is started.
+    fn boots_once(&self) -> bool {
+        self.has(ONCE[1]) && self.has(ONCE[3])
+    }
+
+    /// What keeps an entry from being tried.
+    fn lacks(&self) -> Option<Problem> {
+        let Self { path, custom, .. } = self;
+        let first_word = |line: &String| line.split(' ').next() == Some("blscfg");
+        let lacks = if self.lines.is_empty() {
+            "is not there"
+        } else if !self.lines.iter().any(first_word) {
+            "reads no entries (`blscfg`)"
+        } else if !self.boots_once() {
+            "does not boot `next_entry` once"
+        } else {
+            return None;
+        };
+        // What is generated has both; a static one, as Fedora CoreOS has, leaves this to its reader.
+        let is_static = !self.has("next_entry") && !self.has("saved_entry");
+        let hint = match custom {
+            Some(custom) if is_static && self.lines.iter().any(first_word) => format!(
+                "write these lines into `{custom}`, which it reads: `{}`, `fi`",
+                ONCE.join("`, `")
+            ),
+            _ => format!(
+                "write `GRUB_ENABLE_BLSCFG=true` into `/etc/default/grub`, and generate it anew: `grub2-mkconfig -o {path}`"
+            ),
+        };
+        Some(
+            Problem::server_lacks(format!(
+                "GRUB's configuration `{path}` {lacks}, so kernel arguments cannot be tried by an entry of their own"
+            ))
+            .hint(hint),
+        )
+    }
 }
 
 /// A line of the block.
@@ -158,11 +210,23 @@ fn block(look: &Look<'_>, env: &str) -> Result<Option<Vec<Variable>>, HostError>
     Ok(Some(lines.collect()))
 }
 
+/// A variable as it is written; `None` when the block does not have it.
+fn value(look: &Look<'_>, env: &str, name: &str) -> Result<Option<String>, HostError> {
+    let variables = block(look, env)?.unwrap_or_default();
+    let found = variables.into_iter().find(|variable| variable.name == name);
+    Ok(found.map(|variable| variable.value))
+}
+
 /// `next_entry` as it is written; `None` when the block does not have it.
 pub fn next(look: &Look<'_>, env: &str) -> Result<Option<String>, HostError> {
-    let variables = block(look, env)?.unwrap_or_default();
-    let found = variables.into_iter().find(|variable| variable.name == NEXT);
-    Ok(found.map(|variable| variable.value))
+    value(look, env, NEXT)
+}
+
+/// What the block says of the default, if the configuration minds it.
+pub fn saved(look: &Look<'_>, env: &str) -> Result<Option<String>, HostError> {
+    let saved = value(look, env, "saved_entry")?.filter(|saved| !saved.is_empty());
+    let minds = Config::read(look, env)?.has("set default=\"${saved_entry}\"");
+    Ok(saved.filter(|_| minds))
 }
 
 /// Writes `next_entry`, or takes it away.

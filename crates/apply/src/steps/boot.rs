@@ -44,6 +44,19 @@ pub fn conflicts(
     path: &str,
     number: usize,
 ) -> Vec<Problem> {
+    conflicts_with(ours, theirs, path, number, |theirs| {
+        format!("take `{theirs}` out of `{path}`: the plan's own argument replaces it")
+    })
+}
+
+/// The same, with what else is to be done about it.
+pub fn conflicts_with(
+    ours: &[KernelArg],
+    theirs: &KernelCmdline,
+    path: &str,
+    number: usize,
+    hint: impl Fn(&KernelArg) -> String,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for arg in ours.iter().filter(|arg| is_exclusive(arg)) {
@@ -59,9 +72,7 @@ pub fn conflicts(
             Problem::new(format!(
                 "the plan sets the kernel argument `{key}`, and line {number} of `{path}` has `{theirs}`"
             ))
-            .hint(format!(
-                "take `{theirs}` out of `{path}`: the plan's own argument replaces it"
-            )),
+            .hint(hint(theirs)),
         );
     }
     problems
@@ -131,6 +142,7 @@ impl BootArguments {
         Ok(())
     }
 }
+
 /// The arguments of the running kernel.
 pub fn running_args(look: &Look<'_>) -> KernelCmdline {
     look.machine

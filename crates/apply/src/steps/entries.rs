@@ -1,26 +1,29 @@
 //! Boot loader entries as the keeper of kernel arguments, where systemd-boot or GRUB reads them and
 //! boots one of them once.
 //!
-//! ADR 0011 and ADR 0013 have the states. Takes the folder of the entries, who starts them and the
-//! arguments; gives each half of [`BootArguments`](super::boot::BootArguments) and of the trial.
-//! Source: the Boot Loader Specification (UAPI group), kernel-install(8). Keeps true: what is tried stands in an entry of its own that is not the
-//! default; the entries of the system have confirmed arguments and no others; and what is in a text
-//! of the user's beside ours stays as it is.
+//! ADR 0011, ADR 0013 and ADR 0016 have the states. Takes the folder of the entries, who starts them,
+//! who makes those of kernels to come, and the arguments; gives each half of
+//! [`BootArguments`](super::boot::BootArguments) and of the trial. Source: the Boot Loader
+//! Specification (UAPI group). Keeps true: what is tried stands in an entry of its own that is not
+//! the default; the entries of the system have confirmed arguments and no others; and what is in a
+//! text of the user's beside ours stays as it is.
 
 use std::path::Path;
 
 use bmslice_host::HostError;
 use bmslice_model::KernelArg;
 use bmslice_render::{
-    KERNEL_CMDLINE, VENDOR_CMDLINE, args_digest, args_in, entry_value, own_args, trial_entry,
-    trial_entry_digest, trial_entry_name, trial_options, with_args, without_args,
+    KERNEL_CMDLINE, args_digest, args_in, entry_value, own_args, trial_entry, trial_entry_digest,
+    trial_entry_name, trial_options, with_args, without_args,
 };
 
 use crate::error::{Problem, StepError};
 use crate::site::{Look, Site};
 use crate::step::{Before, Observation};
-use crate::steps::boot::{KEY, conflicts, line, running_args};
+use crate::steps::boot::line;
 use crate::steps::boot_interface::id;
+use crate::steps::kernel_install;
+use crate::steps::maker::Maker;
 use crate::steps::starter::Starter;
 
 /// The entries of a system, and what they are to boot it with.
@@ -30,15 +33,17 @@ pub struct Entries<'a> {
     pub folder: &'a str,
     /// Who reads them.
     pub starter: Starter<'a>,
+    /// Who makes those of kernels to come.
+    pub maker: Maker,
     /// The arguments that every entry of this system gets once they are confirmed.
     pub args: &'a [KernelArg],
 }
 
 /// An entry that is there.
-struct Entry {
-    name: String,
-    path: String,
-    text: String,
+pub struct Entry {
+    pub name: String,
+    pub path: String,
+    pub text: String,
 }
 
 /// What an id of the loader's stands for.
@@ -52,7 +57,7 @@ enum Booted {
 }
 
 /// A file that has to be text, since it is written anew.
-fn text(look: &Look<'_>, path: &str) -> Result<Option<String>, HostError> {
+pub fn text(look: &Look<'_>, path: &str) -> Result<Option<String>, HostError> {
     let Some(bytes) = look.file(path)? else {
         return Ok(None);
     };
@@ -65,22 +70,16 @@ fn text(look: &Look<'_>, path: &str) -> Result<Option<String>, HostError> {
         })
 }
 
-impl Entries<'_> {
-    /// What kernel-install would give to kernels to come if this entry booted them. Variables of
-    /// GRUB's are left to who wrote them into the entries.
-    fn stand_in(&self, look: &Look<'_>, entry: &Entry) -> Result<String, HostError> {
-        if let Some(vendors) = text(look, VENDOR_CMDLINE)? {
-            return Ok(vendors);
-        }
-        let own = own_args(self.starter.entry(), &entry.text);
-        let args = own.iter().flat_map(|(_, args)| args.iter());
-        let words: Vec<&str> = args
-            .map(KernelArg::as_str)
-            .filter(|word| !word.starts_with('$'))
-            .collect();
-        Ok(format!("{}\n", words.join(" ")))
+/// Writes a file of the user's anew, if that changes it.
+pub fn rewrite(site: &Site<'_>, path: &str, was: &str, text: &str) -> Result<(), HostError> {
+    if was == text {
+        return Ok(());
     }
+    let mode = site.machine.root().mode(path).unwrap_or(0o644);
+    site.machine.install(Path::new(path), text.as_bytes(), mode)
+}
 
+impl Entries<'_> {
     /// All of them, by name: those of the loader's, without ours on trial.
     fn all(&self, look: &Look<'_>) -> Result<Vec<Entry>, HostError> {
         let names = look
@@ -106,26 +105,10 @@ impl Entries<'_> {
         Ok(entries)
     }
 
-    /// Those that boot the system that runs: they have its root, and no other system's id.
+    /// Those that are given arguments: they boot the system that runs.
     fn of_this_system(&self, look: &Look<'_>) -> Result<Vec<Entry>, HostError> {
-        let machine = look.machine.root().attribute("/etc/machine-id");
-        let running = running_args(look);
-        let root = running.last("root").map(KernelArg::as_str);
         let mut entries = self.all(look)?;
-        entries.retain(|entry| {
-            let own = own_args(self.starter.entry(), &entry.text);
-            let theirs = own
-                .iter()
-                .filter_map(|(_, args)| args.last("root"))
-                .next_back();
-            let other_id = match (&machine, entry_value(&entry.text, "machine-id")) {
-                (Some(ours), Some(theirs)) => !ours.is_empty() && ours != theirs,
-                _ => false,
-            };
-            entry_value(&entry.text, "linux").is_some()
-                && theirs.map(KernelArg::as_str) == root
-                && !other_id
-        });
+        entries.retain(|entry| self.maker.is_of_this_system(look, self.starter, entry));
         Ok(entries)
     }
 
@@ -142,27 +125,40 @@ impl Entries<'_> {
         Ok(found.map_or_else(|| Booted::Other(wanted.to_owned()), Booted::Entry))
     }
 
+    /// What boots unless somebody says otherwise.
+    fn default(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        self.maker.default(look, self.starter, self.folder)
+    }
+
     /// The entry that booted, or else the default.
     fn base(&self, look: &Look<'_>) -> Result<Booted, HostError> {
         let entries = self.of_this_system(look)?.into_iter();
-        let mut booted = entries.filter(|e| self.starter.is_booted(look, &e.name, &e.text));
+        let mut booted = entries.filter(|e| self.maker.is_booted(look, self.starter, e));
         if let Some(entry) = booted.next() {
             return Ok(Booted::Entry(entry));
         }
-        match self.starter.default(look)? {
+        match self.default(look)? {
             Some(id) => self.named(look, &id),
             None => Ok(Booted::Unknown),
         }
     }
 
     pub fn precondition(&self, look: &Look<'_>) -> Result<Vec<Problem>, HostError> {
-        let mut problems = self.starter.precondition(look, self.args)?;
+        let mut problems: Vec<Problem> = self.maker.lacks(look, self.starter).into_iter().collect();
+        if problems.is_empty() {
+            problems = self.starter.precondition(look, self.args)?;
+        }
         if !problems.is_empty() {
             return Ok(problems);
         }
-        let (name, see) = (self.starter.name(), self.starter.see());
+        problems = self.maker.precondition(look, self.folder)?;
+        let name = self.starter.name();
+        let (see, choose) = (
+            self.maker.see(self.starter),
+            self.maker.choose(self.starter),
+        );
         // The default is what the server goes back to, and what has the arguments in the end.
-        match self.starter.default(look) {
+        match self.default(look) {
             Err(error) => problems.push(
                 Problem::server_lacks(format!("what {name} boots cannot be told: {error}"))
                     .hint(see),
@@ -171,7 +167,7 @@ impl Entries<'_> {
                 Problem::new(format!(
                     "{name} has no default entry, so it is not known what this server would go back to"
                 ))
-                .hint(format!("{see}; {}", self.starter.choose())),
+                .hint(format!("{see}; {choose}")),
             ),
             // Armed earlier, and not booted yet.
             Ok(Some(id)) if trial_entry_digest(&id).is_some() => {}
@@ -179,15 +175,14 @@ impl Entries<'_> {
         }
         for entry in self.of_this_system(look)? {
             for (number, theirs) in own_args(self.starter.entry(), &entry.text) {
-                problems.extend(conflicts(self.args, &theirs, &entry.path, number));
+                let found = self
+                    .maker
+                    .conflicts(self.args, &theirs, &entry.path, number);
+                problems.extend(found);
             }
         }
         problems.extend(self.starter.conflicts(look, self.args)?);
-        if let Some(text) = text(look, KERNEL_CMDLINE)? {
-            for (number, theirs) in own_args(self.starter.cmdline(), &text) {
-                problems.extend(conflicts(self.args, &theirs, KERNEL_CMDLINE, number));
-            }
-        }
+        problems.extend(self.maker.conflicting(look, self.starter, self.args)?);
         Ok(problems)
     }
 
@@ -206,11 +201,15 @@ impl Entries<'_> {
             ))
         } else {
             Problem::new(format!(
-                "{}'s default, `{id}`, is no entry of this system's in `{}`",
+                "{}'s default, `{id}`, is {}",
                 self.starter.name(),
-                self.folder
+                self.maker.foreign(self.folder)
             ))
-            .hint(format!("{}; {}", self.starter.see(), self.starter.choose()))
+            .hint(format!(
+                "{}; {}",
+                self.maker.see(self.starter),
+                self.maker.choose(self.starter)
+            ))
         }))
     }
 
@@ -251,10 +250,7 @@ impl Entries<'_> {
         if others {
             return Ok(Some(format!("`{}` has an older trial, too", self.folder)));
         }
-        Ok(look
-            .file(KERNEL_CMDLINE)?
-            .is_none()
-            .then(|| format!("`{KERNEL_CMDLINE}` is not there")))
+        self.maker.not_ready(look)
     }
 
     fn trial_path(&self) -> String {
@@ -275,30 +271,13 @@ impl Entries<'_> {
         Ok(lacking.map_or(Observation::Held, Observation::different))
     }
 
-    /// Whether kernel-install's file is there, and what stands in for it where it is not.
+    /// What the maker's own file was, and GRUB's wish.
     pub fn before(&self, look: &Look<'_>) -> Result<Before, HostError> {
-        Ok(Before::KernelCmdline {
-            was_there: look.file(KERNEL_CMDLINE)?.is_some(),
-            stand_in: match self.base(look)? {
-                Booted::Entry(entry) => self.stand_in(look, &entry)?,
-                Booted::Other(_) | Booted::Unknown => String::new(),
-            },
-            next_entry: self.starter.next_entry(look)?,
-        })
-    }
-
-    /// The command line of kernels to come, without ours. Where there is none, kernel-install takes
-    /// the running kernel's, which on trial has what must not stay.
-    fn cmdline(&self, site: &Site<'_>, entry: &Entry) -> Result<String, HostError> {
-        if let Some(text) = text(&site.look(), KERNEL_CMDLINE)? {
-            return Ok(text);
-        }
-        match site.ledger.get(KEY).map(|entry| &entry.before) {
-            Some(Before::KernelCmdline { stand_in, .. }) if !stand_in.is_empty() => {
-                Ok(stand_in.clone())
-            }
-            _ => self.stand_in(&site.look(), entry),
-        }
+        let base = match self.base(look)? {
+            Booted::Entry(entry) => Some(entry),
+            Booted::Other(_) | Booted::Unknown => None,
+        };
+        self.maker.before(look, self.starter, base.as_ref())
     }
 
     /// Takes away what a write that was cut short left beside the files that we write.
@@ -350,15 +329,11 @@ impl Entries<'_> {
                         "no entry of this system is the default in `{}`",
                         self.folder
                     ),
-                    self.starter.see(),
+                    self.maker.see(self.starter),
                 ));
             }
         };
-        let cmdline = self.cmdline(site, &base)?;
-        if site.look().file(KERNEL_CMDLINE)?.is_none() {
-            site.machine
-                .install(Path::new(KERNEL_CMDLINE), cmdline.as_bytes(), 0o644)?;
-        }
+        self.maker.prepare(site, self.starter, &base)?;
         let name = trial_entry_name(self.starter.entry(), &args_digest(self.args));
         self.remove_trials(site, Some(&name))?;
         let text = trial_entry(self.starter.entry(), &base.text, self.args);
@@ -366,7 +341,7 @@ impl Entries<'_> {
             .install(Path::new(&self.trial_path()), text.as_bytes(), 0o644)?;
         // It sorts last, and whoever wrote a pattern for the default may have met it all the same.
         let name = self.starter.name();
-        match self.starter.default(&site.look())? {
+        match self.default(&site.look())? {
             Some(id) if trial_entry_digest(&id).is_none() => match self.not_ready(&site.look())? {
                 None => Ok(()),
                 Some(got) => Err(StepError::NotEffective { got }),
@@ -380,7 +355,7 @@ impl Entries<'_> {
                         }
                         None => format!("{name} would boot no entry by default"),
                     },
-                    self.starter.choose(),
+                    self.maker.choose(self.starter),
                 ))
             }
         }
@@ -391,36 +366,17 @@ impl Entries<'_> {
         self.tidy(site)?;
         for entry in self.all(&site.look())? {
             let text = without_args(self.starter.entry(), &entry.text);
-            self.rewrite(site, &entry.path, &entry.text, &text)?;
+            rewrite(site, &entry.path, &entry.text, &text)?;
         }
         self.remove_trials(site, None)?;
         let next_entry = match before {
-            Before::KernelCmdline { next_entry, .. } => next_entry.as_deref(),
+            Before::KernelCmdline { next_entry, .. } | Before::NextEntry { next_entry } => {
+                next_entry.as_deref()
+            }
             _ => None,
         };
         self.starter.settle(site, next_entry)?;
-        let Some(found) = text(&site.look(), KERNEL_CMDLINE)? else {
-            return Ok(());
-        };
-        let text = without_args(self.starter.cmdline(), &found);
-        match before {
-            Before::KernelCmdline {
-                was_there: false,
-                stand_in,
-                ..
-            } if *stand_in == text => site.machine.remove(Path::new(KERNEL_CMDLINE))?,
-            _ => self.rewrite(site, KERNEL_CMDLINE, &found, &text)?,
-        }
-        Ok(())
-    }
-
-    /// Writes a file of the user's anew, if that changes it.
-    fn rewrite(&self, site: &Site<'_>, path: &str, was: &str, text: &str) -> Result<(), HostError> {
-        if was == text {
-            return Ok(());
-        }
-        let mode = site.machine.root().mode(path).unwrap_or(0o644);
-        site.machine.install(Path::new(path), text.as_bytes(), mode)
+        self.maker.undo(site, self.starter, before)
     }
 
     /// The digest of what the next boot tries.
@@ -429,9 +385,19 @@ impl Entries<'_> {
         Ok(armed.and_then(|id| trial_entry_digest(&id).map(str::to_owned)))
     }
 
-    /// The digest of what is kept: the last text to get it is kernel-install's.
+    /// The digest of what is kept, by the text that gets it last: kernel-install's, or where there
+    /// is none the default's entry.
     pub fn confirmed(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
-        Ok(text(look, KERNEL_CMDLINE)?.and_then(|text| args_in(self.starter.cmdline(), &text)))
+        match self.maker {
+            Maker::KernelInstall => kernel_install::confirmed(look, self.starter.cmdline()),
+            Maker::Ostree => {
+                let Some(name) = self.default(look)? else {
+                    return Ok(None);
+                };
+                let entry = text(look, &format!("{}/{name}", self.folder))?;
+                Ok(entry.and_then(|text| args_in(self.starter.entry(), &text)))
+            }
+        }
     }
 
     /// Why arguments that are still to be tried were not.
@@ -439,7 +405,20 @@ impl Entries<'_> {
         self.starter.untried()
     }
 
+    /// Why arguments that are no longer to be tried were not, if it shows.
+    pub fn lost(&self, look: &Look<'_>) -> Option<String> {
+        let path = self.trial_path();
+        let is_there = look.machine.root().exists(&path);
+        (!is_there).then(|| format!("its entry `{path}` was gone{}", self.maker.whodunit()))
+    }
+
+    /// What would boot without the arguments that were just confirmed.
+    pub fn passed_over(&self, look: &Look<'_>) -> Result<Option<String>, HostError> {
+        self.maker.passed_over(look, self.args)
+    }
+
     pub fn arm(&self, site: &Site<'_>) -> Result<(), StepError> {
+        self.maker.may_arm(&site.look())?;
         let name = trial_entry_name(self.starter.entry(), &args_digest(self.args));
         self.starter.arm(site, &name)
     }
@@ -454,26 +433,17 @@ impl Entries<'_> {
                 format!("no entry in `{}` boots this system", self.folder),
                 format!(
                     "{}, and whether that file system is mounted",
-                    self.starter.see()
+                    self.maker.see(self.starter)
                 ),
             ));
         };
         for entry in &entries {
             if args_in(self.starter.entry(), &entry.text) != digest {
                 let text = with_args(self.starter.entry(), &entry.text, self.args);
-                self.rewrite(site, &entry.path, &entry.text, &text)?;
+                rewrite(site, &entry.path, &entry.text, &text)?;
             }
         }
-        if self.confirmed(&site.look())? != digest {
-            let text = with_args(
-                self.starter.cmdline(),
-                &self.cmdline(site, first)?,
-                self.args,
-            );
-            let mode = site.machine.root().mode(KERNEL_CMDLINE).unwrap_or(0o644);
-            site.machine
-                .install(Path::new(KERNEL_CMDLINE), text.as_bytes(), mode)?;
-        }
+        self.maker.keep(site, self.starter, first, self.args)?;
         Ok(self.remove_trials(site, None)?)
     }
 }

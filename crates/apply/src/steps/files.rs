@@ -89,6 +89,7 @@ pub fn restore_file(machine: &dyn Machine, path: &str, before: &Before) -> Resul
         | Before::Domain { .. }
         | Before::Autostart { .. }
         | Before::KernelCmdline { .. }
+        | Before::NextEntry { .. }
         | Before::Guest { .. } => machine.remove(Path::new(path)),
     }
 }

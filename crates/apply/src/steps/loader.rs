@@ -13,6 +13,7 @@ use crate::error::StepError;
 use crate::site::{Look, Site};
 use crate::steps::entries::Entries;
 use crate::steps::grub::Grub;
+use crate::steps::maker::Maker;
 use crate::steps::starter::Starter;
 
 /// What keeps kernel arguments from one boot to the next.
@@ -34,6 +35,13 @@ pub enum Loader {
     Bls {
         /// Their folder: `/boot/loader/entries`.
         bls: String,
+        /// The block: `/boot/grub2/grubenv`.
+        grubenv: String,
+    },
+    /// The same where the entries are those of ostree's deployments (ADR 0016).
+    Ostree {
+        /// Their folder: `/boot/loader/entries`.
+        ostree: String,
         /// The block: `/boot/grub2/grubenv`.
         grubenv: String,
     },
@@ -71,10 +79,18 @@ impl Loader {
                 bls: entries.clone(),
                 grubenv: env.clone(),
             }),
+            BootLoader::Ostree {
+                entries: Some(entries),
+                env: Some(env),
+                obstacle: None,
+            } => Some(Self::Ostree {
+                ostree: entries.clone(),
+                grubenv: env.clone(),
+            }),
             BootLoader::Grub { drop_ins: None, .. }
             | BootLoader::SystemdBoot { entries: None }
             | BootLoader::Bls { .. }
-            | BootLoader::Ostree
+            | BootLoader::Ostree { .. }
             | BootLoader::Unknown => None,
         }
     }
@@ -86,11 +102,19 @@ impl Loader {
             Self::Entries { entries } => Keeper::Entries(Entries {
                 folder: entries,
                 starter: Starter::SystemdBoot,
+                maker: Maker::KernelInstall,
                 args,
             }),
             Self::Bls { bls, grubenv } => Keeper::Entries(Entries {
                 folder: bls,
                 starter: Starter::Grub { env: grubenv },
+                maker: Maker::KernelInstall,
+                args,
+            }),
+            Self::Ostree { ostree, grubenv } => Keeper::Entries(Entries {
+                folder: ostree,
+                starter: Starter::Grub { env: grubenv },
+                maker: Maker::Ostree,
                 args,
             }),
         }
@@ -107,6 +131,7 @@ impl Loader {
             Self::Grub { .. } => "GRUB",
             Self::Entries { .. } => "systemd-boot",
             Self::Bls { .. } => "GRUB with boot loader entries",
+            Self::Ostree { .. } => "GRUB with the entries of ostree's deployments",
         }
     }
 
@@ -119,8 +144,13 @@ impl Loader {
             Self::Entries { entries } => {
                 format!("give systemd-boot the kernel arguments `{args}` by entries in `{entries}`")
             }
-            Self::Bls { bls, .. } => {
-                format!("give GRUB the kernel arguments `{args}` by entries in `{bls}`")
+            Self::Bls { bls: entries, .. } => {
+                format!("give GRUB the kernel arguments `{args}` by entries in `{entries}`")
+            }
+            Self::Ostree { ostree, .. } => {
+                format!(
+                    "give the deployment that runs the kernel arguments `{args}` by its entry in `{ostree}`"
+                )
             }
         }
     }
@@ -131,7 +161,11 @@ impl Loader {
             Self::Grub { .. } => {
                 format!("take the kernel arguments of `{GRUB_DROP_IN}` away from GRUB")
             }
-            Self::Entries { entries } | Self::Bls { bls: entries, .. } => {
+            Self::Entries { entries }
+            | Self::Bls { bls: entries, .. }
+            | Self::Ostree {
+                ostree: entries, ..
+            } => {
                 format!("take our kernel arguments out of the entries in `{entries}`")
             }
         }
@@ -158,6 +192,26 @@ impl Loader {
         match self.with(&[]) {
             Keeper::Grub(grub) => grub.untried(),
             Keeper::Entries(entries) => entries.untried(),
+        }
+    }
+
+    /// Why arguments that are no longer to be tried were not, if it shows.
+    pub fn lost(&self, look: &Look<'_>, args: &[KernelArg]) -> Option<String> {
+        match self.with(args) {
+            Keeper::Grub(_) => None,
+            Keeper::Entries(entries) => entries.lost(look),
+        }
+    }
+
+    /// What would boot without the arguments that were just confirmed.
+    pub fn passed_over(
+        &self,
+        look: &Look<'_>,
+        args: &[KernelArg],
+    ) -> Result<Option<String>, HostError> {
+        match self.with(args) {
+            Keeper::Grub(_) => Ok(None),
+            Keeper::Entries(entries) => entries.passed_over(look),
         }
     }
 

@@ -276,7 +276,11 @@ impl ConfirmBoot {
         }
         self.loader.confirm(&self.args, site)?;
         // There is no way back to the plan before any more.
-        Ok(site.machine.remove(Path::new(PLAN_BEFORE))?)
+        site.machine.remove(Path::new(PLAN_BEFORE))?;
+        if let Some(what) = self.loader.passed_over(&site.look(), &self.args)? {
+            site.note(what);
+        }
+        Ok(())
     }
 }
 
@@ -305,7 +309,7 @@ impl FellBack {
         let why = match failed {
             Some(why) => Some(why.to_owned()),
             None if still_asked => Some(step.loader.untried()),
-            None => None,
+            None => step.loader.lost(look, &step.args),
         };
         Ok(Some(Self {
             args: step.args.clone(),

@@ -298,3 +298,38 @@ mod bls {
         release(rocky);
     }
 }
+
+/// The same, where the entry of ostree's deployment keeps the kernel arguments.
+mod ostree {
+    use super::*;
+
+    #[test]
+    fn an_apply_that_was_cut_off_is_finished_by_the_next() {
+        first_apply(iot, Moment::After);
+    }
+
+    #[test]
+    fn an_apply_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+        first_apply(iot, Moment::Half);
+    }
+
+    #[test]
+    fn an_apply_that_was_cut_off_can_be_undone_at_once() {
+        undone(iot);
+    }
+
+    #[test]
+    fn a_boot_that_was_cut_off_is_finished_by_the_next() {
+        boot(iot, Moment::After);
+    }
+
+    #[test]
+    fn a_boot_that_was_cut_off_in_an_effect_is_finished_by_the_next() {
+        boot(iot, Moment::Half);
+    }
+
+    #[test]
+    fn a_release_that_was_cut_off_is_finished_by_the_next() {
+        release(iot);
+    }
+}

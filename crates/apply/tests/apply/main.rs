@@ -8,10 +8,12 @@
 mod bad_days;
 mod bls;
 mod crash;
+mod deployments;
 mod dynamic;
 mod from_host;
 mod guests;
 mod journal;
+mod ostree;
 mod refusals;
 mod story;
 mod support;

@@ -52,6 +52,11 @@ pub fn rocky() -> Server {
     server_of(FakeServer::rocky())
 }
 
+/// The same server, as Fedora IoT boots it: GRUB with the entries of ostree's deployments.
+pub fn iot() -> Server {
+    server_of(FakeServer::iot())
+}
+
 pub fn server_of(server: FakeServer) -> Server {
     let fake = machine_of(server);
     let plan = plan(&fake, &spec());

@@ -224,7 +224,14 @@ fn loader(loader: &BootLoader) -> String {
             Some(obstacle) => format!("GRUB with boot loader entries (grubby); {obstacle}"),
             None => "GRUB with boot loader entries (grubby)".into(),
         },
-        BootLoader::Ostree => "rpm-ostree".into(),
+        BootLoader::Ostree {
+            obstacle: Some(obstacle),
+            ..
+        } => format!("GRUB with the entries of ostree's deployments; {obstacle}"),
+        BootLoader::Ostree {
+            entries: Some(_), ..
+        } => "GRUB with the entries of ostree's deployments".into(),
+        BootLoader::Ostree { .. } => "ostree, whose entries GRUB does not read".into(),
         BootLoader::SystemdBoot { entries } => match entries {
             Some(folder) => format!("systemd-boot, reads {folder}"),
             None => "systemd-boot".into(),

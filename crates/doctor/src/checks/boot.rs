@@ -1,6 +1,6 @@
 //! Boot loader, isolation, control groups; what was odd.
 
-use bmslice_inventory::{BootLoader, Inventory};
+use bmslice_inventory::{BlsObstacle, BootLoader, Inventory};
 use bmslice_model::CpuSet;
 
 use super::{Examined, Unchecked, fails, holds, unchecked};
@@ -36,9 +36,29 @@ pub(super) fn loader(inventory: &Inventory) -> Examined {
             "entries with their arguments in them, and a /boot/grub2/grubenv that GRUB can write: on a plain partition with ext4, XFS or FAT",
             "put the arguments that `bmslice plan` shows there with `grubby --update-kernel=ALL --args='…'`, and reboot",
         ),
-        BootLoader::Ostree => fails(
-            "rpm-ostree",
-            wanted,
+        BootLoader::Ostree {
+            entries: Some(folder),
+            env: Some(env),
+            obstacle: None,
+        } => holds(format!(
+            "GRUB, with the entries of ostree's deployments in {folder} and its block in {env}"
+        )),
+        BootLoader::Ostree {
+            obstacle: Some(obstacle @ BlsObstacle::MountedReadOnly { at }),
+            ..
+        } => fails(
+            format!("GRUB with the entries of ostree's deployments, and {obstacle}"),
+            format!("{at} mounted so that it can be written, also after a boot"),
+            "`systemctl edit boot.mount`, with `[Mount]` and `Options=rw`; then `mount -o remount,rw /boot`",
+        ),
+        BootLoader::Ostree { obstacle, .. } => fails(
+            match obstacle {
+                Some(obstacle) => {
+                    format!("GRUB with the entries of ostree's deployments, and {obstacle}")
+                }
+                None => "ostree, whose entries GRUB does not read".to_owned(),
+            },
+            "deployments whose entries GRUB reads, and a /boot/grub2/grubenv that GRUB can write: on a plain partition with ext4, XFS or FAT",
             "put the arguments that `bmslice plan` shows there with `rpm-ostree kargs --append-if-missing=…`, and reboot; nothing goes back from them by itself",
         ),
         BootLoader::SystemdBoot {

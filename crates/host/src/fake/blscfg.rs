@@ -19,7 +19,7 @@ use super::world::World;
 const ENTRIES: &str = "/boot/loader/entries";
 const PREFIX: &str = "/boot/grub2";
 const ENV: &str = "/boot/grub2/grubenv";
-const ROOT: &str = "root=UUID=5f2a0000-0000-4000-8000-000000000001";
+pub const ROOT: &str = "root=UUID=5f2a0000-0000-4000-8000-000000000001";
 const MACHINE: &str = "8a1f0000000000000000000000000000";
 
 /// What `grub2-mkconfig` writes there, without what only draws.
@@ -210,6 +210,12 @@ fn replaced(text: &str, key: &str, line: &str) -> String {
     lines.collect()
 }
 
+/// GRUB's configuration and an empty environment block.
+pub fn install_config(tree: &Tree) {
+    tree.put(ENV, env_block::block(&[]), 0o600);
+    tree.put(format!("{PREFIX}/grub.cfg"), CONFIG, 0o600);
+}
+
 impl World {
     /// What the installer left on the disk: two kernels and a rescue entry, as `kernel-install` makes
     /// them there.
@@ -234,8 +240,8 @@ impl World {
             ("boot_success", "0"),
             ("tuned_params", ""),
         ];
+        install_config(tree);
         tree.put(ENV, env_block::block(&env), 0o600);
-        tree.put(format!("{PREFIX}/grub.cfg"), CONFIG, 0o600);
         tree.put(
             "/etc/default/grub",
             format!(

@@ -47,6 +47,7 @@ impl World {
             "bootctl" => self.bootctl(&words),
             "grub2-editenv" => self.editenv(&words),
             "grubby" => self.grubby(&words),
+            "rpm-ostree" => self.rpm_ostree(&words),
             "taskset" => self.taskset(&words),
             other => fail(
                 127,

@@ -153,6 +153,11 @@ impl<'a> Grub<'a> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["export" | "search" | "insmod", ..] => Ok(true),
+            ["source", path] => {
+                let text = self.tree.read(path).map_err(|_| format!("no {path}"))?;
+                self.run(&text.lines().collect::<Vec<_>>())?;
+                Ok(true)
+            }
             ["blscfg"] => {
                 self.reads_entries = true;
                 Ok(true)

@@ -92,6 +92,8 @@ pub enum FakeLoader {
     /// GRUB with boot loader entries and `grubby`, and a partition for `/boot`, as RHEL 9 and what is
     /// made of it are installed.
     Bls,
+    /// The same GRUB with the entries of ostree's deployments, as Fedora IoT is installed.
+    Ostree,
 }
 
 /// A server to be faked. All of it is public: take one of the two below and change what matters.
@@ -141,7 +143,7 @@ pub struct FakeServer {
 }
 
 /// Programs that the fake can act out.
-pub const PROGRAMS: [&str; 24] = [
+pub const PROGRAMS: [&str; 25] = [
     "bootctl",
     "chmod",
     "chown",
@@ -156,6 +158,7 @@ pub const PROGRAMS: [&str; 24] = [
     "modprobe",
     "qemu-img",
     "rmdir",
+    "rpm-ostree",
     "sync",
     "systemctl",
     "taskset",
@@ -179,7 +182,7 @@ fn installed() -> Vec<String> {
         .filter(|name| {
             !matches!(
                 **name,
-                "grub2-editenv" | "grub2-mkconfig" | "grubby" | "mkisofs"
+                "grub2-editenv" | "grub2-mkconfig" | "grubby" | "mkisofs" | "rpm-ostree"
             )
         })
         .map(|name| (*name).to_owned())
@@ -318,6 +321,20 @@ impl FakeServer {
         let debians = ["bootctl", "grub-mkconfig", "update-grub"];
         server.programs.retain(|name| !debians.contains(&&**name));
         let own = ["grub2-editenv", "grub2-mkconfig", "grubby"];
+        server.programs.extend(own.map(str::to_owned));
+        server
+    }
+
+    /// The lab's server as Fedora IoT boots it: GRUB with the entries of ostree's deployments, of
+    /// which there are two.
+    #[must_use]
+    pub fn iot() -> Self {
+        let mut server = Self::lab();
+        server.loader = FakeLoader::Ostree;
+        server.kernel = "6.8.5-301.fc40.x86_64".into();
+        let debians = ["bootctl", "grub-mkconfig", "update-grub"];
+        server.programs.retain(|name| !debians.contains(&&**name));
+        let own = ["grub2-editenv", "rpm-ostree"];
         server.programs.extend(own.map(str::to_owned));
         server
     }

@@ -139,6 +139,10 @@ impl World {
             self.install_bls();
             return;
         }
+        if server.loader == FakeLoader::Ostree {
+            self.install_ostree();
+            return;
+        }
         tree.put(format!("/boot/vmlinuz-{}", server.kernel), "kernel", 0o644);
         tree.put(
             "/etc/default/grub",
@@ -174,6 +178,8 @@ impl World {
                 FakeLoader::Grub => super::grub::next_boot(&self.tree, &self.server.root_fs)
                     .expect("the fake acts out all of grub.cfg: the fake wrote it"),
                 FakeLoader::Bls => super::blscfg::next_boot(&self.tree, &self.server.root_fs)
+                    .expect("GRUB finds what it boots"),
+                FakeLoader::Ostree => super::ostree::next_boot(&self.tree, &self.server.root_fs)
                     .expect("GRUB finds what it boots"),
                 FakeLoader::SystemdBoot => {
                     self.next_entry().expect("systemd-boot finds what it boots")
@@ -230,6 +236,9 @@ impl World {
             format!("00000000-0000-4000-8000-{boot:012x}"),
         );
         tree.show("/proc/uptime", "60.00 1200.00");
+        if server.loader == FakeLoader::Ostree {
+            tree.put("/run/ostree-booted", "", 0o644);
+        }
         tree.show("/sys/class/dmi/id/sys_vendor", "Fake");
         tree.show("/sys/class/dmi/id/product_name", "Server 2000");
         let table = match server.iommu {
@@ -399,7 +408,7 @@ impl World {
             "22 1 {major}:1 / / rw,relatime shared:1 - {} /dev/{name}1 rw\n",
             self.server.root_fs
         );
-        if self.server.loader == FakeLoader::Bls {
+        if matches!(self.server.loader, FakeLoader::Bls | FakeLoader::Ostree) {
             let part = format!("{disk}/{name}2");
             tree.show(format!("{part}/dev"), format!("{major}:2"));
             tree.show(format!("{part}/partition"), 2);

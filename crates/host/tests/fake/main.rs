@@ -11,6 +11,7 @@ mod boot;
 mod faults;
 mod kernel;
 mod libvirt;
+mod ostree;
 mod programs;
 
 use std::path::Path;

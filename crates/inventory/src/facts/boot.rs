@@ -62,8 +62,20 @@ pub enum BootLoader {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         obstacle: Option<BlsObstacle>,
     },
-    /// rpm-ostree.
-    Ostree,
+    /// Deployments of ostree's (Fedora CoreOS, IoT and Silverblue, RHEL for Edge), each of which has a
+    /// boot loader entry. rpm-ostree and bootc take the next one's kernel arguments from there.
+    Ostree {
+        /// Where they are: `/boot/loader/entries`; `None` when GRUB does not read them. An older
+        /// inventory does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entries: Option<String>,
+        /// GRUB's environment block, links followed: `/boot/grub2/grubenv`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        env: Option<String>,
+        /// What keeps this GRUB from booting an entry once, or us from writing the entries.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        obstacle: Option<BlsObstacle>,
+    },
     /// systemd-boot with kernel-install.
     SystemdBoot {
         /// Where its entries (Type #1) are: `/boot/efi/loader/entries`; `None` when there are none,
@@ -97,6 +109,11 @@ pub enum BlsObstacle {
         /// The first such entry.
         entry: String,
     },
+    /// The file system that holds the entries is mounted read-only (Fedora CoreOS).
+    MountedReadOnly {
+        /// Where it is mounted: `/boot`.
+        at: String,
+    },
 }
 
 impl fmt::Display for BlsObstacle {
@@ -110,6 +127,7 @@ impl fmt::Display for BlsObstacle {
                 f,
                 "`{entry}` takes its arguments from GRUB's variable `$kernelopts`"
             ),
+            Self::MountedReadOnly { at } => write!(f, "`{at}` is mounted read-only"),
         }
     }
 }
