@@ -20,6 +20,8 @@ use crate::prices;
 use crate::problem::Site;
 use crate::text::{and, count, cpus, ticked};
 
+mod siblings;
+
 /// All findings.
 pub(crate) fn report(
     spec: &Slicing,
@@ -44,8 +46,13 @@ pub(crate) fn report(
             Some(Used::One(text)) => notes.info("core-kind", text),
             Some(Used::Several(text)) => notes.warn("core-kinds-mixed", text),
         }
-        cores(slice, planned, &places[at], &mut notes);
-        siblings(slice, planned, parts, &mut notes);
+        cores(spec, slice, planned, &places[at], parts, &mut notes);
+        for text in siblings::shared(planned, parts) {
+            notes.info("shared-core", text);
+        }
+        if let Some(text) = siblings::none(slice, planned) {
+            notes.info("nothing-to-share", text);
+        }
         cards(site, best, parts, at, planned, &mut notes);
     }
     Report {
@@ -461,7 +468,14 @@ fn why(site: &Site<'_>, best: &Best, parts: &PlanParts, at: usize, slice: &Slice
     "it has room, and other nodes stay as free as can be".into()
 }
 
-fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &mut Notes) {
+fn cores(
+    spec: &Slicing,
+    slice: &SliceSpec,
+    planned: &SlicePlan,
+    places: &[CellPlace],
+    parts: &PlanParts,
+    notes: &mut Notes,
+) {
     let mut threads: Vec<usize> = places
         .iter()
         .flat_map(CellPlace::vcpu_cores)
@@ -473,10 +487,7 @@ fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &m
         let cores: usize = places.iter().flat_map(CellPlace::vcpu_cores).count();
         let why = match slice.sharing {
             Sharing::None => "cores are not shared".to_owned(),
-            Sharing::Tenant => format!(
-                "no odd vCPU of another slice of tenant `{}` is there to share it",
-                planned.tenant
-            ),
+            Sharing::Tenant => siblings::not_shared(spec, planned, parts),
         };
         let text = format!(
             "{} {} {}: {} {} idle, since {why}",
@@ -534,30 +545,6 @@ fn cores(slice: &SliceSpec, planned: &SlicePlan, places: &[CellPlace], notes: &m
                 format!("its emulator and IOThreads on {far} do not share the L3 of its vCPUs"),
             );
         }
-    }
-}
-
-/// Beside whom its odd vCPUs run.
-fn siblings(slice: &SliceSpec, planned: &SlicePlan, parts: &PlanParts, notes: &mut Notes) {
-    let others = parts.slices.iter();
-    for other in others.filter(|other| planned.shares_a_core_with(other)) {
-        let theirs = planned.shared_siblings.intersection(&other.vcpu_cpus());
-        let mine = other.shared_siblings.intersection(&planned.vcpu_cpus());
-        notes.info(
-            "shared-core",
-            format!(
-                "its vCPU on {} shares a core with that of {} on {}, of the same tenant, as both allow",
-                cpus(&mine),
-                ticked(&other.name),
-                cpus(&theirs)
-            ),
-        );
-    }
-    if slice.sharing == Sharing::Tenant && planned.siblings().is_empty() {
-        notes.info(
-            "nothing-to-share",
-            "no vCPU of it is alone on a core of two threads: `sharing` changes nothing".into(),
-        );
     }
 }
 

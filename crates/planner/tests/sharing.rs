@@ -134,9 +134,7 @@ fn rule_2_no_core_is_shared_across_tenants_or_where_one_does_not_say_so() {
             assert_eq!(slice.idle.len(), 1);
         }
         let idle = said(&plan, "a", "idle-sibling").unwrap();
-        assert!(
-            idle.ends_with("no odd vCPU of another slice of tenant `red` is there to share it")
-        );
+        assert!(idle.ends_with("no other slice of tenant `red` has an odd vCPU to share it with"));
     }
 }
 
@@ -210,6 +208,10 @@ fn rule_8_no_l3_domain_more_is_touched_to_share_a_core() {
         assert_eq!(at(&plan, name).idle.len(), 1);
         assert_eq!(said(&plan, name, "l3-split"), None);
     }
+    assert_eq!(
+        said(&plan, "a", "idle-sibling").unwrap(),
+        "3 vCPUs have 2 whole cores: CPU 7 stays idle, since that of `b`, of the same tenant, lies on another node, in another L3 domain, or stays where it is"
+    );
     // A small one lies beside one of them, in the domain that is touched already.
     let slices = vec![red("a", 3), red("b", 3), red("c", 1)];
     let plan = planned(&spec(slices), &narrow_l3());
