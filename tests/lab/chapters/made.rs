@@ -31,7 +31,9 @@ pub fn apply(lab: &Lab, _: &mut Story) -> Result<()> {
 }
 
 pub fn resume(lab: &Lab, story: &mut Story) -> Result<()> {
-    // The units go on by themselves; this call waits for them, and finds nothing left to do.
+    // The units go on by themselves; this call waits for them, and finds nothing left to do. Until
+    // then a guest that runs is one that they wait for.
+    let mut waited_for = false;
     lab.wait(
         "the units to finish, and the guests to be up",
         12 * MINUTE,
@@ -43,9 +45,19 @@ pub fn resume(lab: &Lab, story: &mut Story) -> Result<()> {
                 "{}",
                 lab.server("journalctl -b -u 'bmslice*' --no-pager")?.stdout
             );
+            if !waited_for && state == "activating" {
+                let status = lab.server("bmslice status -o json")?.expect(0)?.json()?;
+                let mut slices = status["slices"].as_array().into_iter().flatten();
+                waited_for = slices
+                    .any(|slice| slice["notUp"].is_string() && slice["waitedForSeconds"].is_u64());
+            }
             Ok((state == "active").then_some(()))
         },
     )?;
+    ensure!(
+        waited_for,
+        "`status` did not say that guests are waited for"
+    );
     let units = "journalctl -b -u bmslice-host.service -u bmslice-slices.service --no-pager";
     let again = lab
         .server(&format!("bmslice apply {SPEC} --yes"))?
@@ -61,7 +73,10 @@ pub fn resume(lab: &Lab, story: &mut Story) -> Result<()> {
     );
     let status = lab.server("bmslice status -o json")?.expect(0)?.json()?;
     for slice in status["slices"].as_array().context("no slices")? {
-        ensure!(slice["notUp"].is_null(), "{slice}");
+        ensure!(
+            slice["notUp"].is_null() && slice["waitedForSeconds"].is_null(),
+            "{slice}"
+        );
     }
     for tenant in ["red", "blue"] {
         let domain = name(&story.plan, tenant)?;
