@@ -37,7 +37,6 @@ mod layout;
 mod memory;
 mod nearest;
 mod pools;
-mod prices;
 mod problem;
 mod queues;
 mod refusal;

@@ -5,17 +5,17 @@
 //!
 //! [`Slicing::new`]: crate::Slicing::new
 
-use std::collections::HashMap;
 use std::fmt;
 
-use bmslice_model::{ByteSize, MacAddress, count};
+use bmslice_model::{ByteSize, count};
 use thiserror::Error;
 
 use crate::fleet::{self, FleetSpec};
-use crate::sealed::{
-    HostSpec, Isolation, NicChoice, NicKind, NicSpec, Numa, Sharing, SliceSpec, Smt,
-};
+use crate::sealed::{HostSpec, Isolation, Numa, Sharing, SliceSpec, Smt};
 use crate::{guest, host};
+
+mod between;
+mod nics;
 
 /// KVM's limit on x86-64 (`KVM_MAX_VCPUS` is configured up to 4096).
 const VCPUS: u32 = 4096;
@@ -165,15 +165,15 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
             );
         }
         memory_rules(slice, &at, &mut found);
-        nic_rules(slice, &at, &mut found);
+        nics::nic_rules(slice, &at, &mut found);
         server_rules(slice, &at, &mut found);
         apart_rules(slice, &at, &mut found);
         guest::rules(slice, &at, &mut found);
     }
-    unique_names(slices, &mut found);
-    one_pool(&once, &mut found);
-    unique_devices(slices, &mut found);
-    apart_on_one(slices, &mut found);
+    between::unique_names(slices, &mut found);
+    between::one_pool(&once, &mut found);
+    between::unique_devices(slices, &mut found);
+    between::apart_on_one(slices, &mut found);
     found.0
 }
 
@@ -215,71 +215,6 @@ fn apart_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
             format!("`{}` is no name of a group", crate::diagnostic::shown(group)),
             "write up to 63 letters, digits, `_`, `.` and `-`, the same for each slice of the group, as `apart: red-workers`",
         );
-    }
-}
-
-/// Two slices that are to be apart and both name one server.
-fn apart_on_one(slices: &[(usize, &SliceSpec)], found: &mut Found) {
-    let mut seen: HashMap<(&str, &str), usize> = HashMap::new();
-    for &(i, slice) in slices {
-        let (Some(group), Some(server)) = (&slice.apart, &slice.server) else {
-            continue;
-        };
-        let at = |i, field| Path::default().field("slices").index(i).field(field);
-        match seen.get(&(group.as_str(), server.as_str())) {
-            Some(first) => found.clash(
-                at(i, "server"),
-                format!(
-                    "two slices of the group `{group}`, which are to be apart, are for `{server}`"
-                ),
-                "name another server, or none, or take one of them out of the group",
-                at(*first, "server"),
-                "the first one",
-            ),
-            None => {
-                seen.insert((group, server), i);
-            }
-        }
-    }
-}
-
-/// Slices of one tenant that share a pool and want it of different sizes, or of no cores.
-fn one_pool(slices: &[(usize, &SliceSpec)], found: &mut Found) {
-    let mut seen: HashMap<&str, (usize, u32)> = HashMap::new();
-    for &(i, slice) in slices.iter().filter(|(_, slice)| slice.shared_pool) {
-        let at = |i, field| {
-            let emulator = Path::default().field("slices").index(i).field("emulator");
-            emulator.field(field)
-        };
-        let cores = slice.emulator_cores;
-        if cores == 0 {
-            found.clash(
-                at(i, "pool"),
-                format!("the pool of tenant `{}` has no cores", slice.tenant),
-                "write `cores: 1`, or leave `pool` out: without cores the host's are used",
-                at(i, "cores"),
-                "none are asked for here",
-            );
-            continue;
-        }
-        match seen.get(slice.tenant.as_str()) {
-            Some(&(first, had)) if had != cores => found.clash(
-                at(i, "cores"),
-                format!(
-                    "the pool of tenant `{}` is to have {} here and {} elsewhere",
-                    slice.tenant,
-                    count(cores, "core"),
-                    count(had, "core")
-                ),
-                "write the same number for all slices that share it",
-                at(first, "cores"),
-                "the first one",
-            ),
-            Some(_) => {}
-            None => {
-                seen.insert(slice.tenant.as_str(), (i, cores));
-            }
-        }
     }
 }
 
@@ -416,249 +351,4 @@ fn memory_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
         (None, _) => format!("{size} over {cells} NUMA nodes is not a whole number of MiB on each"),
     };
     found.say(at.field("size"), what, near);
-}
-
-fn nic_rules(slice: &SliceSpec, at: &Path, found: &mut Found) {
-    let nics = at.field("nics");
-    if slice.nics.len() > 32 {
-        found.say(
-            nics.clone(),
-            format!("{} NICs do not fit into one guest", slice.nics.len()),
-            "32 do",
-        );
-    }
-    for (i, nic) in slice.nics.iter().enumerate() {
-        let at = nics.index(i);
-        let (kind, device, mac) = match &nic.kind {
-            NicKind::Passthrough { device } => (at.field("passthrough"), Some(device), None),
-            NicKind::Vf { of, mac, .. } => (at.field("vf"), Some(of), *mac),
-            NicKind::Virtio { network, mac } => {
-                let kind = at.field("virtio");
-                let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-                if network.is_empty() || !network.chars().all(fits) {
-                    found.say(
-                        kind.field("network"),
-                        format!(
-                            "`{}` is not a libvirt network",
-                            crate::diagnostic::shown(network)
-                        ),
-                        "`virsh net-list` shows their names; the usual one is `default`",
-                    );
-                }
-                (kind, None, *mac)
-            }
-        };
-        own_mac(mac, &kind.field("mac"), found);
-        let of = match &nic.kind {
-            NicKind::Vf { .. } => kind.field("of"),
-            _ => kind,
-        };
-        match device {
-            Some(NicChoice::Mac(mac)) => own_mac(Some(*mac), &of.field("mac"), found),
-            Some(NicChoice::Name(name)) => {
-                let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/';
-                // IFNAMSIZ is for names; alternative names may have 127.
-                if name.is_empty() || name.len() > 127 || name.chars().any(bad) {
-                    found.say(
-                        of.field("name"),
-                        format!(
-                            "`{}` is not an interface's name",
-                            crate::diagnostic::shown(name)
-                        ),
-                        "`ip link` shows them",
-                    );
-                }
-            }
-            Some(NicChoice::Need { speed: Some(0), .. }) => {
-                found.say(
-                    of.field("speed"),
-                    "every NIC is faster than 0",
-                    "leave it out",
-                );
-            }
-            Some(NicChoice::Pci(_) | NicChoice::Need { .. }) | None => {}
-        }
-        if nic.take_from_host {
-            from_host_rules(nic, &of.field("takeFromHost"), found);
-        }
-        vlan_rules(nic, &at, found);
-        guest::network_rules(slice, nic, &at, found);
-    }
-}
-
-/// What a NIC tags with one VLAN never shows up in another one on the switch.
-fn vlan_rules(nic: &NicSpec, at: &Path, found: &mut Found) {
-    let NicKind::Vf {
-        vlan: Some(tagged), ..
-    } = nic.kind
-    else {
-        return;
-    };
-    let shown = nic.fabric.as_ref().and_then(|fabric| fabric.vlan);
-    let Some(shown) = shown.filter(|shown| *shown != tagged) else {
-        return;
-    };
-    found.clash(
-        at.field("fabric").field("vlan"),
-        format!("the switch cannot show VLAN {shown}: the VF tags all that it sends with {tagged}"),
-        &format!("write `vlan: {tagged}` in both places, or `vlan: {shown}`"),
-        at.field("vf").field("vlan"),
-        "the VF's",
-    );
-}
-
-fn own_mac(mac: Option<MacAddress>, at: &Path, found: &mut Found) {
-    let Some(mac) = mac else { return };
-    let [first, rest @ ..] = mac.bytes();
-    if mac.is_group() {
-        let mut near = [first & 0xfe, 0, 0, 0, 0, 0];
-        near[1..].copy_from_slice(&rest);
-        let near = MacAddress::new(near);
-        let hint = if near.bytes() == [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff] {
-            "locally administered ones start with `02`, QEMU's with `52:54:00`".into()
-        } else {
-            format!("the first byte of a card's own address is even: `{near}`")
-        };
-        let message = format!("{mac} addresses a group (multicast), which no NIC can be");
-        found.say(at.clone(), message, hint);
-    } else if mac.is_zero() {
-        found.say(
-            at.clone(),
-            format!("{mac} is how the kernel shows a NIC without an address"),
-            "leave `mac` out, or write `auto`, to get one derived from server and slice",
-        );
-    }
-}
-
-fn unique_names(slices: &[(usize, &SliceSpec)], found: &mut Found) {
-    let mut seen: HashMap<&str, (usize, bool)> = HashMap::new();
-    let mut said = None;
-    for &(i, slice) in slices {
-        let at = |i| Path::default().field("slices").index(i).field("name");
-        let name = slice.name.as_str();
-        let one_of_several = slice.replica.is_some();
-        match seen.get(name) {
-            // Of replicas the first clash says it all.
-            Some((first, _)) if said == Some((i, *first)) => {}
-            Some(&(first, first_of_several)) => {
-                said = Some((i, first));
-                found.clash(
-                    at(i),
-                    format!("two slices are named `{name}`"),
-                    if one_of_several || first_of_several {
-                        "the slices that `replicas` makes are named after theirs, with `-1`, `-2` and so on: give one of the two another name"
-                    } else {
-                        "a slice's name is its libvirt domain's, which is unique on a server"
-                    },
-                    at(first),
-                    if first_of_several {
-                        "one of its replicas"
-                    } else {
-                        "the first one"
-                    },
-                );
-            }
-            None => {
-                seen.insert(name, (i, one_of_several));
-            }
-        }
-    }
-}
-
-/// Nobody takes the host's network away by chance.
-fn from_host_rules(nic: &NicSpec, at: &Path, found: &mut Found) {
-    match &nic.kind {
-        NicKind::Passthrough {
-            device: NicChoice::Need { .. },
-        } => found.say(
-            at.clone(),
-            "a NIC that the host uses is taken from it only when it is named",
-            "write `name`, `pci` or `mac` beside it, or leave it out",
-        ),
-        NicKind::Passthrough { .. } => {}
-        NicKind::Vf { .. } | NicKind::Virtio { .. } => found.say(
-            at.clone(),
-            "only a NIC that goes whole is taken from the host",
-            "leave `takeFromHost` out: a NIC that is split stays with the host",
-        ),
-    }
-}
-
-/// A physical function goes whole to one guest, or is split (planning rule 7); a MAC is one card's.
-fn unique_devices(slices: &[(usize, &SliceSpec)], found: &mut Found) {
-    let mut whole: HashMap<String, Path> = HashMap::new();
-    let mut split: HashMap<String, Path> = HashMap::new();
-    let mut macs: HashMap<MacAddress, Path> = HashMap::new();
-    for &(i, slice) in slices {
-        for (j, nic) in slice.nics.iter().enumerate() {
-            let at = Path::default()
-                .field("slices")
-                .index(i)
-                .field("nics")
-                .index(j);
-            let (at, device, mac) = match &nic.kind {
-                NicKind::Passthrough { device } => (at.field("passthrough"), Some(device), None),
-                NicKind::Vf { of, mac, .. } => (at.field("vf"), Some(of), *mac),
-                NicKind::Virtio { mac, .. } => (at.field("virtio"), None, *mac),
-            };
-            if let Some(mac) = mac {
-                match macs.get(&mac) {
-                    Some(first) => found.clash(
-                        at.field("mac"),
-                        format!("two NICs have the MAC {mac}"),
-                        "a switch learns a MAC on one port only; leave one out to get one derived",
-                        first.clone(),
-                        "the first one",
-                    ),
-                    None => {
-                        macs.insert(mac, at.field("mac"));
-                    }
-                }
-            }
-            let is_vf = matches!(nic.kind, NicKind::Vf { .. });
-            let (key, field) = match device {
-                Some(NicChoice::Pci(pci)) => (format!("at {pci}"), "pci"),
-                Some(NicChoice::Name(name)) => (format!("`{name}`"), "name"),
-                Some(NicChoice::Mac(mac)) => (format!("with the MAC {mac}"), "mac"),
-                Some(NicChoice::Need { .. }) | None => continue,
-            };
-            let at = if is_vf {
-                at.field("of").field(field)
-            } else {
-                at.field(field)
-            };
-            if let Some(first) = whole.get(&key) {
-                let (message, hint) = if is_vf {
-                    (
-                        format!("the NIC {key} is passed through whole and split into VFs"),
-                        "take a VF in both places, or another NIC in one",
-                    )
-                } else {
-                    (
-                        format!("the NIC {key} is passed through twice"),
-                        "a whole NIC goes to one slice; split it with `vf: { of: … }` to share it",
-                    )
-                };
-                found.clash(
-                    at,
-                    message,
-                    hint,
-                    first.clone(),
-                    "passed through whole here",
-                );
-            } else if is_vf {
-                split.entry(key).or_insert(at);
-            } else if let Some(first) = split.get(&key) {
-                found.clash(
-                    at,
-                    format!("the NIC {key} is passed through whole and split into VFs"),
-                    "take a VF in both places, or another NIC in one",
-                    first.clone(),
-                    "split into VFs here",
-                );
-            } else {
-                whole.insert(key, at);
-            }
-        }
-    }
 }

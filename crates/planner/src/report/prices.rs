@@ -9,13 +9,14 @@ use bmslice_inventory::HostNeed;
 use bmslice_plan::{NicPlan, SlicePlan};
 use bmslice_spec::{IdleStates, Mitigations, Slicing};
 
+use super::Notes;
 use crate::function;
 use crate::problem::Site;
-use crate::report::Notes;
+
 use crate::text::and;
 
 /// The price of what the spec asks for by name.
-pub(crate) fn choices(spec: &Slicing, notes: &mut Notes) {
+pub(super) fn choices(spec: &Slicing, notes: &mut Notes) {
     match spec.host.idle_states {
         IdleStates::All => {}
         IdleStates::Shallow => notes.info(
@@ -51,7 +52,7 @@ pub(crate) fn choices(spec: &Slicing, notes: &mut Notes) {
 }
 
 /// What the spec takes from the host's network.
-pub(crate) fn from_host(site: &Site<'_>, planned: &SlicePlan, notes: &mut Notes) {
+pub(super) fn from_host(site: &Site<'_>, planned: &SlicePlan, notes: &mut Notes) {
     for nic in &planned.nics {
         let NicPlan::Passthrough {
             device,
