@@ -328,12 +328,16 @@ pub fn reset(state: &mut State) -> Result<(), ServerError> {
     }
     esp::remove(state)?;
     state.record.disk_image = None;
-    state.save()?;
-    if let (true, Some(topology)) = (fabric::is_up(state), state.record.topology) {
-        for nic in topology.nics() {
-            fabric::set_vlan(state, &topology, &nic.port(), None)?;
+    match state.record.topology {
+        Some(topology) if fabric::is_up(state) => {
+            for nic in topology.nics() {
+                fabric::set_vlan(state, &topology, &nic.port(), None)?;
+            }
         }
+        // Nothing is left that has this shape: who starts next gets the usual one.
+        _ => state.record.topology = None,
     }
+    state.save()?;
     say("the next start boots a pristine server");
     Ok(())
 }
@@ -350,6 +354,22 @@ pub fn down(state: &mut State, now: bool) -> Result<(), ServerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lab_that_is_down_and_reset_has_no_shape_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).unwrap();
+        state.record.topology =
+            Some(Topology::new("1x4x1".parse().unwrap(), None, None, None).unwrap());
+        state.save().unwrap();
+        reset(&mut state).unwrap();
+        drop(state);
+        assert_eq!(
+            State::open(folder.path()).unwrap().record.topology,
+            None,
+            "the next start makes the usual server"
+        );
+    }
 
     #[test]
     fn a_console_line_is_plain() {
