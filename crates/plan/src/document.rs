@@ -392,6 +392,18 @@ impl NicPlan {
         }
     }
 
+    /// Whether it is taken from the host's own network.
+    #[must_use]
+    pub fn is_from_host(&self) -> bool {
+        matches!(
+            self,
+            Self::Passthrough {
+                from_host: true,
+                ..
+            }
+        )
+    }
+
     /// The PCI functions that the guest gets: the card, then its group.
     #[must_use]
     pub fn functions(&self) -> Vec<PciAddress> {

@@ -140,14 +140,20 @@ fn physical_function<'a>(
         .filter(|f| f.physfn == Some(function.address))
         .collect();
     let vfs = free_vfs(function, server);
+    let alone = whole(function, &members, &own_vfs, server, |_| true);
+    let taken = match &alone {
+        // Only what the host needs can be another answer.
+        Err(Obstacle::HostNeeds { .. }) => whole(function, &members, &own_vfs, server, |need| {
+            !need.is_network()
+        }),
+        other => other.clone(),
+    };
     Pf {
         node: server.device_node(function.node),
         group: 0,
         speed: interface.and_then(bmslice_inventory::NetInterface::speed_or_most),
-        whole: whole(function, &members, &own_vfs, server, |_| true),
-        taken: whole(function, &members, &own_vfs, server, |need| {
-            !need.is_network()
-        }),
+        whole: alone,
+        taken,
         split: split(function, &vfs, server),
         vfs,
         members,

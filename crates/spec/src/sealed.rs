@@ -100,7 +100,7 @@ pub struct HostSpec {
     pub reserve_per_numa: bool,
     /// Whole cores that nobody has, beside the reserve, on a server with slices: `fleet.headroom`,
     /// kept by each server on its own.
-    #[serde(skip_serializing_if = "is_none_of")]
+    #[serde(skip_serializing_if = "is_usual")]
     pub headroom_cores: u32,
     /// How the slices' CPUs are kept free of host work.
     pub isolation: Isolation,
@@ -147,11 +147,6 @@ fn is_usual_deadline(minutes: &u32) -> bool {
 
 fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_none_of(cores: &u32) -> bool {
-    *cores == 0
 }
 
 impl Default for HostSpec {
@@ -281,7 +276,7 @@ pub struct SliceSpec {
     pub vcpu_order: VcpuOrder,
     /// Whether the sibling of an odd vCPU may go to another slice of the tenant; only with
     /// [`Smt::Pack`].
-    #[serde(skip_serializing_if = "Sharing::is_none")]
+    #[serde(skip_serializing_if = "is_usual")]
     pub sharing: Sharing,
     /// Whole cores for emulator threads; 0 puts them on the host's cores.
     pub emulator_cores: u32,
@@ -343,13 +338,6 @@ pub enum Sharing {
     None,
     /// It may go to the odd vCPU of a slice of the same tenant that says so, too.
     Tenant,
-}
-
-impl Sharing {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-    fn is_none(&self) -> bool {
-        *self == Self::None
-    }
 }
 
 /// How vCPU numbers follow the siblings.

@@ -32,13 +32,7 @@ pub(super) fn unfit(inventory: &LiveInventory, plan: &Plan) -> Vec<Problem> {
             let going = Going {
                 inventory,
                 slice,
-                from_host: matches!(
-                    nic,
-                    NicPlan::Passthrough {
-                        from_host: true,
-                        ..
-                    }
-                ),
+                from_host: nic.is_from_host(),
             };
             match nic {
                 NicPlan::Passthrough { device, .. } => {

@@ -54,20 +54,14 @@ pub(super) fn refused(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) ->
                 Some(obstacle) => format!("GRUB with boot loader entries, and {obstacle}"),
                 None => "GRUB with boot loader entries that could not be read".into(),
             },
-            match obstacle {
-                Some(BlsObstacle::MountedReadOnly { at }) => writable(at),
-                _ => grubby(&reboot.args),
-            },
+            mended(obstacle.as_ref()).unwrap_or_else(|| grubby(&reboot.args)),
         ),
         BootLoader::Ostree { obstacle, .. } => (
             match obstacle {
                 Some(obstacle) => format!("ostree's deployments, and {obstacle}"),
                 None => "ostree's deployments, whose entries GRUB does not read".into(),
             },
-            match obstacle {
-                Some(BlsObstacle::MountedReadOnly { at }) => writable(at),
-                _ => rpm_ostree(&reboot.args),
-            },
+            mended(obstacle.as_ref()).unwrap_or_else(|| rpm_ostree(&reboot.args)),
         ),
         // Only root may look into most EFI system partitions.
         BootLoader::SystemdBoot { entries: None } if !look.machine.is_root() => return None,
@@ -84,12 +78,16 @@ pub(super) fn refused(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) ->
     )
 }
 
-/// What lets the file system of the entries be written, also in the boot that confirms them.
-fn writable(at: &str) -> String {
+/// What takes the obstacle away, so that nothing is to be done by hand: of a mount that cannot be
+/// written, what lets it be, also in the boot that confirms the arguments.
+fn mended(obstacle: Option<&BlsObstacle>) -> Option<String> {
+    let Some(BlsObstacle::MountedReadOnly { at }) = obstacle else {
+        return None;
+    };
     let unit = at.trim_start_matches('/').replace('/', "-");
-    format!(
+    Some(format!(
         "have it mounted so that it can be written, also after a boot: `systemctl edit {unit}.mount`, with the lines `[Mount]` and `Options=rw`; then `mount -o remount,rw {at}`, and apply again"
-    )
+    ))
 }
 
 /// What gives them to every entry, and to the kernels to come.

@@ -134,15 +134,7 @@ impl Management {
 /// What a plan takes from the host's network.
 fn from_host(plan: &Plan) -> BTreeSet<PciAddress> {
     let cards = plan.slices().iter().flat_map(|slice| &slice.nics);
-    let taken = cards.filter(|nic| {
-        matches!(
-            nic,
-            NicPlan::Passthrough {
-                from_host: true,
-                ..
-            }
-        )
-    });
+    let taken = cards.filter(|nic| nic.is_from_host());
     taken.flat_map(NicPlan::functions).collect()
 }
 

@@ -304,6 +304,26 @@ pub fn goes_back_from_a_panic(server: Server) {
     assert_eq!(differences(&before, &state(&server.fake)), [""; 0]);
 }
 
+/// Whoever boots it: when a plan is confirmed and the next one panics, the server is back with what
+/// the first has, and its guests run. `kept` is what keeps the arguments.
+pub fn falls_back_to_what_was_confirmed<T: PartialEq + std::fmt::Debug>(
+    sliced: Server,
+    kept: impl Fn(&FakeMachine) -> T,
+) -> Server {
+    let confirmed = kept(&sliced.fake);
+    let server = sliced.change(with_argument(PANICS));
+    assert_eq!(server.apply().unwrap(), Outcome::Rebooting);
+    assert_eq!(kept(&server.fake), confirmed);
+    server.reboot().unwrap().unwrap_err();
+    let line = cmdline(&server.fake);
+    assert!(
+        line.contains("isolcpus=") && !line.contains("trial"),
+        "{line}"
+    );
+    assert!(server.is_running("red-worker1") && server.is_running("blue-worker1"));
+    server
+}
+
 /// Whoever boots it: so are arguments that cost the server its management.
 pub fn goes_back_without_management(server: Server) {
     let server = server.change(with_argument(CUTS_OFF));

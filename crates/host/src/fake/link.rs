@@ -59,10 +59,7 @@ impl World {
                 self.links.push((self.clock + self.link_takes, address));
             }
         }
-        let function = self.functions.get(&address);
-        if let Some((function, net)) = function.and_then(|f| Some((f, f.net.as_ref()?))) {
-            self.show_link(net, &format!("{}/net/{}", function.net_parent(), net.name));
-        }
+        self.show_link_of(address);
         if up {
             self.show_queues(address);
         }
@@ -81,10 +78,14 @@ impl World {
             if let Some(net) = function.net.as_mut() {
                 net.negotiates = false;
             }
-            let function = self.functions.get(&address);
-            if let Some((function, net)) = function.and_then(|f| Some((f, f.net.as_ref()?))) {
-                self.show_link(net, &format!("{}/net/{}", function.net_parent(), net.name));
-            }
+            self.show_link_of(address);
+        }
+    }
+
+    fn show_link_of(&self, address: PciAddress) {
+        let function = self.functions.get(&address);
+        if let Some((function, net)) = function.and_then(|f| Some((f, f.net.as_ref()?))) {
+            self.show_link(net, &format!("{}/net/{}", function.net_parent(), net.name));
         }
     }
 

@@ -57,6 +57,13 @@ fn another_domain_on_a_slices_cpus_differs() {
     assert_eq!(found, ("alone", verdict));
 }
 
+/// What is found of each slice's being alone on its CPUs.
+fn alone(plan: &Plan, facts: &Observed) -> Vec<Verdict> {
+    let found = crate::compare(plan, facts, None).findings;
+    let of = found.into_iter().filter(|f| f.check == "alone");
+    of.map(|finding| finding.verdict).collect()
+}
+
 #[test]
 fn a_tenants_pool_is_for_its_slices_alone() {
     let mut parts = parts();
@@ -71,12 +78,7 @@ fn a_tenants_pool_is_for_its_slices_alone() {
     for slice in plan.slices() {
         facts.pins.insert(slice.name.to_string(), Ok(pins(slice)));
     }
-    let alone = |facts: &Observed| -> Vec<Verdict> {
-        let found = crate::compare(&plan, facts, None).findings;
-        let of = found.into_iter().filter(|f| f.check == "alone");
-        of.map(|finding| finding.verdict).collect()
-    };
-    let verdicts = alone(&facts);
+    let verdicts = alone(&plan, &facts);
     assert_eq!(verdicts.len(), 2);
     assert!(verdicts.iter().all(Verdict::is_satisfied), "{verdicts:?}");
 
@@ -86,7 +88,7 @@ fn a_tenants_pool_is_for_its_slices_alone() {
     stray.iothreads.clear();
     facts.pins.insert("stray".into(), Ok(stray));
     assert_eq!(
-        alone(&facts)[0],
+        alone(&plan, &facts)[0],
         differs(
             "the CPUs of the domain `stray`",
             "none of 2,4,6,8,10,14,16,18,20,22",
@@ -108,12 +110,7 @@ fn a_lent_sibling_is_for_the_slice_of_the_tenant_that_has_it() {
     for slice in plan.slices() {
         facts.pins.insert(slice.name.to_string(), Ok(pins(slice)));
     }
-    let alone = |facts: &Observed| -> Vec<Verdict> {
-        let found = crate::compare(&plan, facts, None).findings;
-        let of = found.into_iter().filter(|f| f.check == "alone");
-        of.map(|finding| finding.verdict).collect()
-    };
-    let verdicts = alone(&facts);
+    let verdicts = alone(&plan, &facts);
     assert!(verdicts.iter().all(Verdict::is_satisfied), "{verdicts:?}");
     let said = format!("and beside it on {} only its tenant's", theirs[1]);
     assert!(format!("{:?}", verdicts[0]).contains(&said), "{verdicts:?}");
@@ -123,7 +120,7 @@ fn a_lent_sibling_is_for_the_slice_of_the_tenant_that_has_it() {
     (stray.vcpus, stray.emulator) = (vec![theirs[1].into()], cpus("0"));
     stray.iothreads.clear();
     facts.pins.insert("stray".into(), Ok(stray));
-    let verdicts = alone(&facts);
+    let verdicts = alone(&plan, &facts);
     assert!(verdicts.iter().all(|v| !v.is_satisfied()), "{verdicts:?}");
     // And so is the second on another of the first's.
     facts.pins.remove("stray");
@@ -133,7 +130,7 @@ fn a_lent_sibling_is_for_the_slice_of_the_tenant_that_has_it() {
     facts
         .pins
         .insert(plan.slices()[1].name.to_string(), Ok(second));
-    assert!(!alone(&facts)[0].is_satisfied());
+    assert!(!alone(&plan, &facts)[0].is_satisfied());
 }
 
 #[test]
