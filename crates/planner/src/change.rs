@@ -6,9 +6,9 @@
 use std::fmt;
 
 use bmslice_model::{ByteSize, NumaNodeId, SliceName};
-use bmslice_spec::{HostSpec, NicChoice, NicKind, NicNuma, Numa, SliceSpec, Slicing, Smt};
+use bmslice_spec::{HostSpec, NicChoice, NicKind, NicNuma, Numa, Sharing, SliceSpec, Slicing, Smt};
 
-use crate::text::and;
+use crate::text::{and, named};
 
 /// One change to what is wanted. Its slices are those that the file names: of replicas, all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,11 @@ pub enum Change {
     PoolOnHost {
         /// The slice.
         slice: SliceName,
+    },
+    /// Siblings of odd vCPUs go to others of the tenant.
+    Share {
+        /// The slices that are to say so.
+        slices: Vec<SliceName>,
     },
     /// Sibling pairs instead of a core for each vCPU.
     Pack {
@@ -177,6 +182,11 @@ impl fmt::Display for Change {
             Self::PoolOnHost { slice } => write!(
                 f,
                 "with `emulator: {{ cores: 0 }}` (on the host's cores) for slice `{slice}` it fits"
+            ),
+            Self::Share { slices } => write!(
+                f,
+                "with `sharing: tenant` for {} (odd vCPUs of a tenant then share cores) it fits",
+                named(slices)
             ),
             Self::Pack { slice } => write!(f, "with `smt: pack` for slice `{slice}` it fits"),
             Self::Memory { slice, size } => {
@@ -294,6 +304,11 @@ impl Change {
             Self::Vcpus { slice, vcpus } => edit(slice, &|s| s.vcpus = *vcpus),
             Self::Spread { slice, nodes } => edit(slice, &|s| s.numa = Numa::Spread(*nodes)),
             Self::PoolOnHost { slice } => edit(slice, &|s| s.emulator_cores = 0),
+            Self::Share { slices } => {
+                for slice in slices {
+                    edit(slice, &|s| s.sharing = Sharing::Tenant);
+                }
+            }
             Self::Pack { slice } => edit(slice, &|s| s.smt = Smt::Pack),
             Self::Memory { slice, size } => edit(slice, &|s| s.memory = *size),
             Self::Reserve { cores, per_numa } => {

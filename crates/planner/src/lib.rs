@@ -34,6 +34,7 @@ mod identity;
 mod kernel;
 mod kinds;
 mod layout;
+mod lenders;
 mod memory;
 mod nearest;
 mod pools;

@@ -3,6 +3,8 @@
 //! Takes a refusal and the server as it stands; tries changes from the nearest to the farthest there,
 //! and gives the first that does. Nothing is proposed that was not tried.
 
+use std::cell::OnceCell;
+
 use bmslice_model::{ByteSize, SliceName};
 use bmslice_spec::{SliceSpec, Slicing};
 
@@ -14,6 +16,7 @@ use crate::candidates::{
 use crate::change::Change;
 use crate::demand;
 use crate::ground::Standing;
+use crate::lenders;
 use crate::refusal::Refusal;
 
 /// Changes that are put together at most.
@@ -132,9 +135,9 @@ fn settles(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option
 }
 
 /// The rank of one more server among changes.
-pub(crate) const ONE_MORE: usize = 13;
+pub(crate) const ONE_MORE: usize = 15;
 /// The rank of a slice that is left out.
-const LEFT_OUT: usize = 16;
+const LEFT_OUT: usize = 18;
 
 /// The nearest change for slices that have no room, and its rank: how much it changes of what is
 /// wanted, in the order in which changes are tried. None is tried beyond `within`.
@@ -155,23 +158,37 @@ fn no_room(
         |find: &dyn Fn(&SliceSpec) -> Option<Change>| slices.iter().find_map(|slice| find(slice));
     let in_force = || standing.previous.map(|_| Change::Repack);
     let fewer = |slice: &SliceSpec| fewer_vcpus(slice, slice.vcpus.saturating_sub(2));
-    let steps: [(usize, &dyn Fn() -> Option<Change>); 15] = [
+    // One slice beside those that share already, or its own replicas, loses nothing of what it asks
+    // for. Several give up more together than one that gets two vCPUs fewer.
+    let found = OnceCell::new();
+    let lenders = || {
+        found
+            .get_or_init(|| lenders::fewest(spec, slices, &fits))
+            .clone()
+    };
+    let lends = |few: &dyn Fn(usize) -> bool| {
+        let slices = lenders().filter(|slices| few(slices.len()));
+        slices.map(|slices| Change::Share { slices })
+    };
+    let steps: [(usize, &dyn Fn() -> Option<Change>); 17] = [
         (1, &|| in_force().filter(|change| fits(change))),
         (2, &|| each(&|slice| other_nodes(slice, inventory))),
         (3, &|| each(&any_nic)),
-        (4, &|| each(&fewer)),
-        (5, &|| each(&|slice| spread(slice, inventory))),
-        (6, &|| any(virtual_functions(slices))),
-        (7, &|| each(&pack)),
-        (8, &|| each(&pool_on_host)),
-        (9, &|| most(&|slice| less_memory(spec, slice, &fits))),
-        (10, &|| {
+        (4, &|| lends(&|slices| slices == 1)),
+        (5, &|| each(&fewer)),
+        (6, &|| each(&|slice| spread(slice, inventory))),
+        (7, &|| any(virtual_functions(slices))),
+        (8, &|| lends(&|slices| slices > 1)),
+        (9, &|| each(&pack)),
+        (10, &|| each(&pool_on_host)),
+        (11, &|| most(&|slice| less_memory(spec, slice, &fits))),
+        (12, &|| {
             less_headroom(spec, &fits).or_else(|| any(reserves(spec)))
         }),
-        (11, &|| most(&|slice| most_vcpus(slice, &fits))),
-        (12, &|| each(&|slice| other_nics(slice, inventory))),
-        (14, &|| most(&|slice| smaller(spec, slice, &fits))),
-        (15, &|| each(&not_apart)),
+        (13, &|| most(&|slice| most_vcpus(slice, &fits))),
+        (14, &|| each(&|slice| other_nics(slice, inventory))),
+        (16, &|| most(&|slice| smaller(spec, slice, &fits))),
+        (17, &|| each(&not_apart)),
         (LEFT_OUT, &|| each(&without)),
     ];
     let mut steps = steps.iter().take_while(|(rank, _)| *rank <= within);

@@ -53,9 +53,12 @@ pub(crate) struct Siblings {
 
 /// Whether each cell of a slice has an odd vCPU that may share its core.
 pub(crate) fn shares(slice: &SliceSpec) -> bool {
-    slice.sharing == Sharing::Tenant
-        && slice.smt == Smt::Pack
-        && !(slice.vcpus / demand::cells(slice)).is_multiple_of(2)
+    slice.sharing == Sharing::Tenant && is_odd(slice)
+}
+
+/// Whether each cell of a slice has an odd vCPU whose core it shares, or could if the slice said so.
+pub(crate) fn is_odd(slice: &SliceSpec) -> bool {
+    slice.smt == Smt::Pack && !(slice.vcpus / demand::cells(slice)).is_multiple_of(2)
 }
 
 impl Siblings {

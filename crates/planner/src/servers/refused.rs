@@ -147,14 +147,20 @@ fn holds_beside(seats: &Seats<'_>, slice: usize, server: usize, change: &Change)
 fn holds_elsewhere(seats: &Seats<'_>, slice: usize, server: usize, change: &Change) -> bool {
     let spec = seats.spec;
     let asked = &spec.slices[slice];
+    let beside = match change {
+        Change::Share { slices } => slices.as_slice(),
+        _ => &[],
+    };
+    let changes = |it: &SliceSpec| it.written() == asked.written() || beside.contains(it.written());
     let mut others = (0..seats.members.len()).filter(|&other| other != server);
-    asked.replica.is_none()
+    (asked.replica.is_none() && beside.is_empty())
         || others.all(|other| {
-            let list = seats.on(other).iter();
-            let mut slices: Vec<SliceSpec> = list.map(|&at| spec.slices[at].clone()).collect();
-            if slices.iter().all(|it| it.written() != asked.written()) {
+            let list = seats.on(other);
+            if !list.iter().any(|&at| changes(&spec.slices[at])) {
                 return true;
             }
+            let mut slices: Vec<SliceSpec> =
+                list.iter().map(|&at| spec.slices[at].clone()).collect();
             let mut host = spec.host.clone();
             change.make(&mut host, &mut slices);
             let slices: Vec<&SliceSpec> = slices.iter().collect();

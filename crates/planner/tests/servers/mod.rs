@@ -471,9 +471,10 @@ pub fn place_with(
         let (Some(part), Some(plan)) = (&share.spec, &share.plan) else {
             continue;
         };
-        let violations = bmslice_check::check(part, member.inventory, plan);
+        let (server, in_force) = (member.inventory, member.previous);
+        let violations = bmslice_check::check_following(part, server, plan, in_force);
         assert!(violations.is_empty(), "{violations:#?}");
-        let alone = plan_with(part, member.inventory, member.previous, options.running).unwrap();
+        let alone = plan_with(part, server, in_force, options.running).unwrap();
         assert_eq!(plan.to_json(), alone.to_json(), "the same as planned alone");
     }
     assert!(placement.bound >= placement.placed() as u64);

@@ -1,104 +1,8 @@
-//! Rule 2's `sharing: tenant`: siblings that odd vCPUs leave go to slices of the same tenant.
-//! That trying everything finds no more is in `properties.rs`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may fail where it stands"
-)]
+//! One server: who shares with whom, and who stays when others come and go.
 
-mod servers;
+use std::collections::BTreeMap;
 
-use bmslice_inventory::Inventory;
-use bmslice_model::{ByteSize, CpuId, NumaNodeId};
-use bmslice_plan::{Plan, SlicePlan};
-use bmslice_planner::servers::Options;
-use bmslice_planner::{Running, plan, plan_following, plan_with};
-use bmslice_spec::{HostSpec, Numa, Sharing, SliceSpec, Slicing, Smt, VcpuOrder};
-use proptest::prelude::*;
-use servers::*;
-
-/// A slice of the tenant `red` on node 0 that may share, with its pool on the host's cores.
-fn red(name: &str, vcpus: u32) -> SliceSpec {
-    let mut s = slice(name, vcpus);
-    s.tenant = "red".parse().unwrap();
-    s.sharing = Sharing::Tenant;
-    s.emulator_cores = 0;
-    (s.hugepages, s.memory) = (None, ByteSize::from_mib(256));
-    s.numa = Numa::Node(NumaNodeId(0));
-    s
-}
-
-fn of(mut slice: SliceSpec, tenant: &str) -> SliceSpec {
-    slice.tenant = tenant.parse().unwrap();
-    slice
-}
-
-fn alone(mut slice: SliceSpec) -> SliceSpec {
-    slice.sharing = Sharing::None;
-    slice
-}
-
-/// The lab's server (five free cores on each of two nodes), with memory for many.
-fn roomy() -> Inventory {
-    let shape = Shape {
-        memory: ByteSize::from_gib(64),
-        ..Shape::lab()
-    };
-    shape.server()
-}
-
-fn planned(spec: &Slicing, server: &Inventory) -> Plan {
-    let found = plan(spec, server).unwrap();
-    holds(spec, server, &found, None);
-    found
-}
-
-fn holds(spec: &Slicing, server: &Inventory, found: &Plan, in_force: Option<&Plan>) {
-    let violations = bmslice_check::check_following(spec, server, found, in_force);
-    assert!(
-        violations.is_empty(),
-        "{violations:#?}\n{}",
-        found.to_json()
-    );
-    assert_eq!(Plan::parse(&found.to_json()).unwrap(), *found);
-}
-
-/// The plan for other slices on the server where one is in force, and whether all but its siblings
-/// stays the same of those that are named.
-fn then(first: &Plan, slices: Vec<SliceSpec>, stay: &[&str]) -> Plan {
-    let (server, spec) = (applied(&roomy(), first), spec(slices));
-    let second = plan_following(&spec, &server, Some(first)).unwrap();
-    holds(&spec, &server, &second, Some(first));
-    for name in stay {
-        let (was, now) = (at(first, name), at(&second, name));
-        assert_eq!(was.siblings(), now.siblings(), "{name}");
-        let siblings_apart = SlicePlan {
-            idle: was.idle.clone(),
-            shared_siblings: was.shared_siblings.clone(),
-            ..now.clone()
-        };
-        assert_eq!(*was, siblings_apart, "{name} is not touched");
-    }
-    let again = plan_following(&spec, &applied(&roomy(), &second), Some(&second)).unwrap();
-    assert_eq!(again.to_json(), second.to_json(), "it is stable");
-    second
-}
-
-fn at<'a>(plan: &'a Plan, name: &str) -> &'a SlicePlan {
-    plan.slice(name).unwrap()
-}
-
-fn on(plan: &Plan, name: &str) -> Vec<u32> {
-    let vcpus = at(plan, name).vcpus.iter();
-    vcpus.map(|cpu: &CpuId| cpu.number()).collect()
-}
-
-fn said(plan: &Plan, slice: &str, code: &str) -> Option<String> {
-    let mut findings = plan.parts().report.findings.iter();
-    let about = |name: &bmslice_model::SliceName| name.as_str() == slice;
-    let found = findings.find(|f| f.code == code && f.slice.as_ref().is_some_and(about));
-    found.map(|found| found.text.clone())
-}
+use super::*;
 
 #[test]
 fn rule_2_odd_vcpus_of_a_tenant_share_a_core_where_both_allow_it() {
@@ -364,39 +268,9 @@ fn rule_9_who_does_not_share_any_more_moves_and_the_other_stays() {
     then(&second, vec![red("a", 3), red("b", 3)], &["a", "b"]);
 }
 
-#[test]
-fn rule_11_the_bound_of_a_fleet_knows_that_cores_are_shared() {
-    let any = |s: SliceSpec| SliceSpec {
-        numa: Numa::Single,
-        ..s
-    };
-    // Two servers of five free cores on each of two nodes: 40 threads.
-    let servers = ["a", "b"].map(|name| {
-        let mut server = roomy();
-        server.machine.hostname = name.into();
-        server
-    });
-    let ones = |number| (0..number).map(|i| any(red(&format!("s{i}"), 1))).collect();
-    let placement = place_with(&spec(ones(44)), &servers, &[], Options::default());
-    assert_eq!((placement.placed(), placement.bound), (40, 40));
-    // Of 3 vCPUs: six halves of cores each, on five cores three of them fit (2 + 2 + 2 are shared
-    // once), so twelve on four nodes; counting threads alone does not say so.
-    let threes = |number| (0..number).map(|i| any(red(&format!("s{i}"), 3))).collect();
-    let placement = place_with(&spec(threes(14)), &servers, &[], Options::default());
-    assert_eq!(placement.placed(), 12);
-    assert!(placement.bound >= 12);
-    // Without sharing two of them fit on a node.
-    let apart: Vec<SliceSpec> = threes(14);
-    let apart = spec(apart.into_iter().map(alone).collect());
-    assert_eq!(
-        place_with(&apart, &servers, &[], Options::default()).placed(),
-        8
-    );
-}
-
 /// Whether slices fit on so many free cores of two threads beside odd vCPUs of these tenants, tried
 /// without a thought.
-fn fits(slices: &[SliceSpec], cores: u32, open: &[String]) -> bool {
+pub(super) fn fits(slices: &[SliceSpec], cores: u32, open: &[String]) -> bool {
     let Some((first, rest)) = slices.split_first() else {
         return true;
     };
@@ -420,7 +294,7 @@ fn fits(slices: &[SliceSpec], cores: u32, open: &[String]) -> bool {
     beside.any(|open| whole(cores, &open)) || (cores > 0 && whole(cores - 1, &opened))
 }
 
-fn some_slice() -> impl Strategy<Value = (u32, bool, bool)> {
+pub(super) fn some_slice() -> impl Strategy<Value = (u32, bool, bool)> {
     (1..=4u32, any::<bool>(), prop::bool::weighted(0.8))
 }
 
@@ -459,7 +333,7 @@ proptest! {
             all.into_iter().zip(&before).filter(|(_, (_, stays))| *stays).map(|(it, _)| it).collect();
         let new: Vec<SliceSpec> = after.iter().enumerate().map(|(at, it)| make("n", at, *it)).collect();
         // Of each core that somebody stays on: whether one thread of it may go to a tenant.
-        let mut used = std::collections::BTreeMap::<u32, Vec<&SliceSpec>>::new();
+        let mut used = BTreeMap::<u32, Vec<&SliceSpec>>::new();
         for slice in &stay {
             for number in on(&first, slice.name.as_str()) {
                 used.entry(number / 2).or_default().push(slice);
