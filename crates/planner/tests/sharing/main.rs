@@ -7,6 +7,7 @@
 )]
 
 mod fleets;
+mod mutations;
 mod one_server;
 mod refused;
 #[path = "../servers/mod.rs"]
