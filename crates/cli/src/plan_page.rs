@@ -25,7 +25,9 @@ pub(crate) fn page(plan: &Plan, previous: Option<&Plan>, output: &Output) -> Str
     }
     page.heading("CPUs").table(&cpus(plan, output));
     page.heading("Memory").table(&memory(plan, output));
-    page.heading("NICs").table(&nics(plan, output));
+    if plan.slices().iter().any(|slice| !slice.nics.is_empty()) {
+        page.heading("NICs").table(&nics(plan, output));
+    }
     page.heading("Disks").facts(&disks(plan));
     let findings = &plan.parts().report.findings;
     if !findings.is_empty() {
@@ -117,18 +119,20 @@ pub(crate) fn nodes(slice: &SlicePlan) -> String {
 }
 
 fn cpus(plan: &Plan, output: &Output) -> Table {
-    let mut table = table(
-        output,
-        &[
-            "slice",
-            "tenant",
-            "node",
-            "vCPU→CPU…",
-            "emulator",
-            "IOThreads",
-            "idle",
-        ],
-    );
+    let mut heads = vec![
+        "slice",
+        "tenant",
+        "node",
+        "vCPU→CPU…",
+        "emulator",
+        "IOThreads",
+        "idle",
+    ];
+    // Only where there is something to tell.
+    let mut slices = plan.slices().iter();
+    let shares = slices.any(|slice| !slice.shared_siblings.is_empty());
+    heads.extend(shares.then_some("beside"));
+    let mut table = table(output, &heads);
     for slice in plan.slices() {
         let pool = |cpus: &CpuSet| {
             if slice.pool_is_host {
@@ -140,7 +144,7 @@ fn cpus(plan: &Plan, output: &Output) -> Table {
             }
         };
         let iothreads: Vec<String> = slice.iothreads.iter().map(pool).collect();
-        table.add_row(vec![
+        let mut row = vec![
             slice.name.to_string(),
             slice.tenant.to_string(),
             nodes(slice),
@@ -151,23 +155,24 @@ fn cpus(plan: &Plan, output: &Output) -> Table {
             } else {
                 iothreads.join("\n")
             },
-            idle(plan, slice),
-        ]);
+            or_dash(Some(&slice.idle).filter(|idle| !idle.is_empty())),
+        ];
+        row.extend(shares.then(|| beside(plan, slice)));
+        table.add_row(row);
     }
     table
 }
 
-/// Its idle siblings, and those that odd vCPUs of others run on: `9` or `9 (red-2)`.
-fn idle(plan: &Plan, slice: &SlicePlan) -> String {
+/// Who runs on the siblings of its odd vCPUs: `red-2 on 9`.
+fn beside(plan: &Plan, slice: &SlicePlan) -> String {
     let others = plan.slices().iter();
     let others = others.filter(|other| slice.shares_a_core_with(other));
-    let shared = others.map(|other| {
+    let each = others.map(|other| {
         let cpus = slice.shared_siblings.intersection(&other.vcpu_cpus());
-        format!("{cpus} ({})", other.name)
+        format!("{} on {cpus}", other.name)
     });
-    let idle = (!slice.idle.is_empty()).then(|| slice.idle.to_string());
-    let all: Vec<String> = idle.into_iter().chain(shared).collect();
-    or_dash((!all.is_empty()).then(|| all.join("\n")).as_ref())
+    let each: Vec<String> = each.collect();
+    or_dash((!each.is_empty()).then(|| each.join("\n")).as_ref())
 }
 
 /// `0→4 1→6 2→8`.

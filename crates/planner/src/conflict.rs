@@ -170,14 +170,29 @@ fn cores_needed(site: &Site<'_>, slice: &SliceSpec, demand: &Demand) -> String {
     }
 }
 
-/// Of an odd vCPU, that its core may be another's, too.
+/// Which of its cores others of the tenant may have, too: those of a pool that all of it use, and
+/// that of an odd vCPU.
 fn may_share(slice: &SliceSpec, demand: &Demand) -> String {
-    let which = match (demand.odd, demand.fewest_alone()) {
-        (None, _) => return String::new(),
-        (Some(_), (1, _)) => "which",
-        (Some(_), _) => "one of which",
+    let tenant = &slice.tenant;
+    let pool = match (demand.shared, slice.emulator_cores) {
+        (None, _) => None,
+        (Some(_), 1) => Some(format!("1 of which is the pool of tenant `{tenant}`")),
+        (Some(_), cores) => Some(format!(
+            "{cores} of which are the pool of tenant `{tenant}`"
+        )),
     };
-    format!(", {which} may be shared within tenant `{}`", slice.tenant)
+    let odd = match (demand.odd, &pool, demand.fewest_alone()) {
+        (None, ..) => None,
+        (Some(_), Some(_), _) => Some("1 may be shared within it".to_owned()),
+        (Some(_), None, (1, _)) => Some(format!("which may be shared within tenant `{tenant}`")),
+        (Some(_), None, _) => Some(format!(
+            "one of which may be shared within tenant `{tenant}`"
+        )),
+    };
+    if pool.is_none() && odd.is_none() {
+        return String::new();
+    }
+    format!(", {}", and(pool.into_iter().chain(odd)))
 }
 
 fn whole_cores(cores: u32) -> String {

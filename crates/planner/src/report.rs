@@ -6,7 +6,7 @@
 
 use bmslice_model::{CpuSet, NumaNodeId, SliceName};
 use bmslice_plan::{Finding, Level, Plan, PlanParts, Report, SlicePlan};
-use bmslice_spec::{Numa, Sharing, SliceSpec, Slicing, Smt, VcpuOrder};
+use bmslice_spec::{Numa, SliceSpec, Slicing, Smt, VcpuOrder};
 
 use crate::best::Best;
 use crate::devices::Near;
@@ -199,12 +199,10 @@ fn cores(
         .collect();
     threads.sort_unstable();
     threads.dedup();
+    let most = threads.last().copied().unwrap_or(1);
     if !planned.idle.is_empty() {
         let cores: usize = places.iter().flat_map(CellPlace::vcpu_cores).count();
-        let why = match slice.sharing {
-            Sharing::None => "cores are not shared".to_owned(),
-            Sharing::Tenant => siblings::not_shared(spec, planned, parts),
-        };
+        let why = siblings::not_shared(spec, most, slice, planned, parts);
         let text = format!(
             "{} {} {}: {} {} idle, since {why}",
             count(planned.vcpus.len(), "vCPU"),
@@ -229,13 +227,18 @@ fn cores(
         notes.add(level, "idle-sibling", text);
     }
     let mirrors = slice.smt == Smt::Pack && slice.vcpu_order == VcpuOrder::SiblingsAdjacent;
-    let most = threads.last().copied().unwrap_or(1);
-    if mirrors && most > 1 && planned.topology.threads == 1 {
+    // A guest of one vCPU in a cell could not see it otherwise.
+    let each = planned.vcpus.len() / places.len().max(1);
+    if mirrors && most > 1 && planned.topology.threads == 1 && each > 1 {
+        let in_each = if places.len() > 1 {
+            " in each cell"
+        } else {
+            ""
+        };
         notes.info(
             "flat-topology",
             format!(
-                "the guest sees cores of one thread: {} in each cell do not fill cores of {most} threads evenly",
-                count(planned.vcpus.len() / places.len().max(1), "vCPU")
+                "the guest sees cores of one thread: {each} vCPUs{in_each} do not fill cores of {most} threads evenly"
             ),
         );
     }

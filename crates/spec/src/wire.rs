@@ -176,7 +176,8 @@ pub(crate) struct Slice {
     /// How vCPU numbers follow the siblings.
     #[schemars(extend("default" = "siblings-adjacent"))]
     pub vcpu_order: Field<VcpuOrder>,
-    /// Whether the sibling that an odd vCPU leaves may go to another slice; with `smt: pack` only.
+    /// Whether the sibling that an odd vCPU leaves may run the odd vCPU of another slice; with
+    /// `smt: pack` only, and only on cores of two threads.
     #[schemars(extend("default" = "none"))]
     pub sharing: Field<Sharing>,
     /// Cores for QEMU's emulator threads.
@@ -252,7 +253,9 @@ pub(crate) enum VcpuOrder {
 pub(crate) enum Sharing {
     /// It stays idle: no two slices share a core.
     None,
-    /// It may go to the odd vCPU of another slice of the same tenant that says so, too.
+    /// It may go to the odd vCPU of another slice of the same tenant that says so, too; where there
+    /// is none, it stays idle. The two guests slow each other on that core, and each can tell by
+    /// its timing what the other does: for a tenant whose slices trust each other.
     Tenant,
 }
 

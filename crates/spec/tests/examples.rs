@@ -2,10 +2,13 @@
 #![allow(clippy::panic, reason = "a test that shows why")]
 
 use bmslice_model::ByteSize;
-use bmslice_spec::{ImageFrom, NicChoice, NicKind, NicNuma, Numa, Setup, Slicing, Smt, VcpuOrder};
+use bmslice_spec::{
+    ImageFrom, NicChoice, NicKind, NicNuma, Numa, Setup, Sharing, Slicing, Smt, VcpuOrder,
+};
 
 const SEED: &str = include_str!("../../../examples/seed/slices.yaml");
 const FLEET: &str = include_str!("../../../examples/fleet/fleet.yaml");
+const TENANT: &str = include_str!("../../../examples/tenant.yaml");
 const RED_BLUE: &str = include_str!("../../../examples/red-blue.yaml");
 
 fn parse(text: &str) -> Slicing {
@@ -79,6 +82,20 @@ fn the_fleets_dns_is_for_edge3_and_reds_workers_are_apart() {
     let apart = slicing.slices.iter().filter_map(|s| s.apart.as_deref());
     assert_eq!(apart.collect::<Vec<_>>(), ["red-workers", "red-workers"]);
     assert_eq!(slicing.slices.len(), 5);
+}
+
+#[test]
+fn the_tenants_slices_share_a_pool_and_siblings_and_the_other_tenants_does_not() {
+    let slicing = parse(TENANT);
+    let (blue, red) = slicing.slices.split_last().unwrap();
+    let names: Vec<&str> = red.iter().map(|slice| slice.name.as_str()).collect();
+    assert_eq!(names, ["red-router", "red-proxy", "red-dns-1", "red-dns-2"]);
+    for slice in red {
+        assert_eq!(slice.tenant.as_str(), "red");
+        assert_eq!((slice.sharing, slice.shared_pool), (Sharing::Tenant, true));
+        assert_eq!(slice.vcpus % 2, 1);
+    }
+    assert_eq!((blue.sharing, blue.shared_pool), (Sharing::None, false));
 }
 
 #[test]

@@ -4,9 +4,10 @@
 use bmslice_spec::{Slicing, schema};
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 2] = [
+const EXAMPLES: [&str; 3] = [
     include_str!("../../../examples/seed/slices.yaml"),
     include_str!("../../../examples/red-blue.yaml"),
+    include_str!("../../../examples/tenant.yaml"),
 ];
 
 /// Every field that there is.

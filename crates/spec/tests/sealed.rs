@@ -5,9 +5,10 @@ use bmslice_model::{ByteSize, MacAddress};
 use bmslice_spec::{HostSpec, InvalidSlicing, NicKind, Slicing};
 use proptest::prelude::*;
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     include_str!("../../../examples/seed/slices.yaml"),
     include_str!("../../../examples/red-blue.yaml"),
+    include_str!("../../../examples/tenant.yaml"),
     include_str!("everything.yaml"),
 ];
 
@@ -39,7 +40,7 @@ fn again(slicing: &Slicing) -> Result<Slicing, InvalidSlicing> {
 
 #[test]
 fn a_program_cannot_make_what_a_file_may_not_say() {
-    let slicing = Slicing::parse("a", EXAMPLES[2]).unwrap();
+    let slicing = Slicing::parse("a", EXAMPLES[3]).unwrap();
     let made = again(&slicing).unwrap();
     assert_eq!(made, slicing);
 

@@ -26,10 +26,12 @@ fn rule_2_odd_vcpus_of_a_tenant_share_a_core_where_both_allow_it() {
 
 #[test]
 fn rule_2_no_core_is_shared_across_tenants_or_where_one_does_not_say_so() {
-    for other in [
-        of(red("b", 3), "blue"),
-        alone(red("b", 3)),
-        of(slice("b", 3), "red"),
+    let nobody = "no other odd vCPU of tenant `red` is left to share the core with";
+    let not_said = "`b`, of the same tenant, does not say `sharing: tenant`";
+    for (other, why) in [
+        (of(red("b", 3), "blue"), nobody),
+        (alone(red("b", 3)), not_said),
+        (of(slice("b", 3), "red"), not_said),
     ] {
         let plan = planned(&spec(vec![red("a", 3), other]), &roomy());
         for name in ["a", "b"] {
@@ -38,8 +40,47 @@ fn rule_2_no_core_is_shared_across_tenants_or_where_one_does_not_say_so() {
             assert_eq!(slice.idle.len(), 1);
         }
         let idle = said(&plan, "a", "idle-sibling").unwrap();
-        assert!(idle.ends_with("no other slice of tenant `red` has an odd vCPU to share it with"));
+        assert!(idle.ends_with(why), "{idle}");
     }
+}
+
+#[test]
+fn rule_2_an_idle_sibling_is_told_with_what_would_lend_it() {
+    let why = |slices: Vec<SliceSpec>, server: &Inventory| {
+        let idle = said(&planned(&spec(slices), server), "a", "idle-sibling");
+        idle.unwrap().rsplit_once(", since ").unwrap().1.to_owned()
+    };
+    let none = |name: &str| alone(red(name, 3));
+    // Only where another slice of the tenant has one, too.
+    assert_eq!(why(vec![none("a")], &roomy()), "cores are not shared");
+    let blue = of(none("b"), "blue");
+    assert_eq!(why(vec![none("a"), blue], &roomy()), "cores are not shared");
+    assert_eq!(
+        why(vec![none("a"), none("b")], &roomy()),
+        "tenant `red` shares cores only among slices that say `sharing: tenant`"
+    );
+    let mut quiet = none("a");
+    quiet.smt = Smt::Isolate;
+    assert_eq!(
+        why(vec![quiet, none("b")], &roomy()),
+        "cores are not shared"
+    );
+    let wide = Shape {
+        threads: 4,
+        memory: ByteSize::from_gib(64),
+        ..Shape::lab()
+    };
+    assert_eq!(
+        why(vec![none("a"), none("b")], &wide.server()),
+        "cores are not shared"
+    );
+    // Of three, two share.
+    let three = vec![red("a", 1), red("b", 1), red("c", 1)];
+    let idle = said(&planned(&spec(three), &roomy()), "c", "idle-sibling").unwrap();
+    assert!(
+        idle.ends_with("no other odd vCPU of tenant `red` is left to share the core with"),
+        "{idle}"
+    );
 }
 
 #[test]
@@ -114,7 +155,7 @@ fn rule_8_no_l3_domain_more_is_touched_to_share_a_core() {
     }
     assert_eq!(
         said(&plan, "a", "idle-sibling").unwrap(),
-        "3 vCPUs have 2 whole cores: CPU 7 stays idle, since that of `b`, of the same tenant, lies on another node, in another L3 domain, or stays where it is"
+        "3 vCPUs have 2 whole cores: CPU 7 stays idle, since the odd vCPU of `b`, of the same tenant, lies on another node, in another L3 domain, or stays where it is"
     );
     // A small one lies beside one of them, in the domain that is touched already.
     let slices = vec![red("a", 3), red("b", 3), red("c", 1)];
@@ -159,6 +200,10 @@ fn rule_2_spread_slices_share_on_each_node() {
     let plan = planned(&spec(vec![spread("a"), spread("b")]), &roomy());
     assert_eq!(at(&plan, "a").shared_siblings.len(), 2);
     assert_eq!(plan.host().free.len(), 8);
+    assert_eq!(
+        said(&plan, "b", "shared-core").unwrap(),
+        "its vCPUs on CPUs 5,17 share cores with those of `a` on CPUs 4,16, of the same tenant, as both allow"
+    );
 }
 
 #[test]

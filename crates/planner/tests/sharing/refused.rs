@@ -165,6 +165,30 @@ fn rule_10_two_tenants_share_each_by_itself_where_one_does_not_suffice() {
     assert_eq!(names.len(), 6);
 }
 
+#[test]
+fn rule_10_a_refusal_says_which_cores_a_tenant_may_share() {
+    let pooled = |name: &str, cores: u32, slice: SliceSpec| SliceSpec {
+        name: name.parse().unwrap(),
+        emulator_cores: cores,
+        shared_pool: true,
+        ..slice
+    };
+    let message = |slices: Vec<SliceSpec>| plan(&spec(slices), &five()).unwrap_err().to_string();
+    let a = pooled("a", 1, red("a", 3));
+    assert_eq!(
+        message(vec![a, pooled("b", 1, none("b", 7))]),
+        "slice `a` needs 3 whole cores on node 0, 1 of which is the pool of tenant `red` and 1 may be shared within it and slice `b` needs 5 whole cores on node 0, 1 of which is the pool of tenant `red`; node 0 has 5 free"
+    );
+    assert_eq!(
+        message(vec![red("a", 11)]),
+        "slice `a` needs 6 whole cores on node 0, one of which may be shared within tenant `red`; node 0 has 5 free"
+    );
+    assert_eq!(
+        message(vec![pooled("a", 2, none("a", 8))]),
+        "slice `a` needs 6 whole cores on node 0, 2 of which are the pool of tenant `red`; node 0 has 5 free"
+    );
+}
+
 /// Servers of one node with five free cores each.
 fn fleet_of(names: &[&str]) -> Vec<Inventory> {
     let named = names.iter().map(|name| {
