@@ -6,7 +6,7 @@
 
 use bmslice_doctor::{Finding, Level, Outcome, examine, is_fit};
 use bmslice_inventory::{
-    BlsObstacle, BootLoader, CapturedInventory, HostNeed, Inventory, LibvirtFacts,
+    BlsObstacle, BootLoader, CapturedInventory, GrubEntries, HostNeed, Inventory, LibvirtFacts,
 };
 use bmslice_model::{ByteSize, CpuSet, IommuGroupId};
 
@@ -205,28 +205,28 @@ fn an_iommu_that_is_off_can_be_turned_on_or_not() {
 #[test]
 fn only_grub_with_drop_ins_or_entries_and_systemd_boot_with_entries_are_written() {
     for loader in [
-        BootLoader::Bls {
+        BootLoader::Bls(GrubEntries {
             entries: Some("/boot/loader/entries".into()),
             env: Some("/boot/grub2/grubenv".into()),
             obstacle: Some(BlsObstacle::ReadOnly {
                 why: "it is on btrfs".into(),
             }),
-        },
-        BootLoader::Bls {
+        }),
+        BootLoader::Bls(GrubEntries {
             entries: None,
             env: None,
             obstacle: None,
-        },
-        BootLoader::Ostree {
+        }),
+        BootLoader::Ostree(GrubEntries {
             entries: None,
             env: None,
             obstacle: None,
-        },
-        BootLoader::Ostree {
+        }),
+        BootLoader::Ostree(GrubEntries {
             entries: Some("/boot/loader/entries".into()),
             env: Some("/boot/grub2/grubenv".into()),
             obstacle: Some(BlsObstacle::MountedReadOnly { at: "/boot".into() }),
-        },
+        }),
         BootLoader::SystemdBoot { entries: None },
         BootLoader::Unknown,
         BootLoader::Grub {
@@ -237,11 +237,12 @@ fn only_grub_with_drop_ins_or_entries_and_systemd_boot_with_entries_are_written(
         assert_eq!(says("boot-loader", |i| i.boot.loader = loader).0, "fails");
     }
     assert_eq!(
-        says("boot-loader", |i| i.boot.loader = BootLoader::Bls {
-            entries: Some("/boot/loader/entries".into()),
-            env: Some("/boot/grub2/grubenv".into()),
-            obstacle: None,
-        }),
+        says("boot-loader", |i| i.boot.loader =
+            BootLoader::Bls(GrubEntries {
+                entries: Some("/boot/loader/entries".into()),
+                env: Some("/boot/grub2/grubenv".into()),
+                obstacle: None,
+            })),
         (
             "holds",
             "GRUB, with entries in /boot/loader/entries and its block in /boot/grub2/grubenv"
@@ -249,11 +250,12 @@ fn only_grub_with_drop_ins_or_entries_and_systemd_boot_with_entries_are_written(
         )
     );
     assert_eq!(
-        says("boot-loader", |i| i.boot.loader = BootLoader::Ostree {
-            entries: Some("/boot/loader/entries".into()),
-            env: Some("/boot/grub2/grubenv".into()),
-            obstacle: None,
-        })
+        says("boot-loader", |i| i.boot.loader =
+            BootLoader::Ostree(GrubEntries {
+                entries: Some("/boot/loader/entries".into()),
+                env: Some("/boot/grub2/grubenv".into()),
+                obstacle: None,
+            }))
         .0,
         "holds"
     );

@@ -6,7 +6,7 @@
 
 use bmslice_host::Root;
 
-use crate::facts::{BlsObstacle, BootLoader};
+use crate::facts::{BlsObstacle, BootLoader, GrubEntries};
 use crate::scan::Scan;
 
 /// Where Fedora, RHEL and what is made of them keep entries.
@@ -16,12 +16,7 @@ const BLOCKS: [&str; 2] = ["/boot/grub2/grubenv", "/boot/grub/grubenv"];
 
 /// GRUB that reads entries, with what keeps it from trying one once.
 pub(crate) fn bls(scan: &Scan) -> BootLoader {
-    let env = block(scan);
-    BootLoader::Bls {
-        entries: Some(ENTRIES.into()),
-        obstacle: obstacle(scan, env.as_deref()),
-        env,
-    }
+    BootLoader::Bls(entries(scan))
 }
 
 /// The same where the entries are those of ostree's deployments. What else starts them is not known
@@ -29,14 +24,14 @@ pub(crate) fn bls(scan: &Scan) -> BootLoader {
 pub(crate) fn ostree(scan: &Scan, by_systemd_boot: bool) -> BootLoader {
     let is_one = |name: &String| name.starts_with("ostree-") && name.ends_with(".conf");
     if by_systemd_boot || !scan.list(ENTRIES).iter().any(is_one) {
-        return BootLoader::Ostree {
-            entries: None,
-            env: None,
-            obstacle: None,
-        };
+        return BootLoader::Ostree(GrubEntries::default());
     }
+    BootLoader::Ostree(entries(scan))
+}
+
+fn entries(scan: &Scan) -> GrubEntries {
     let env = block(scan);
-    BootLoader::Ostree {
+    GrubEntries {
         entries: Some(ENTRIES.into()),
         obstacle: obstacle(scan, env.as_deref()),
         env,

@@ -6,7 +6,9 @@
 
 mod tree;
 
-use bmslice_inventory::{BlsObstacle, BootLoader, CapturedInventory, Probes, ReadError};
+use bmslice_inventory::{
+    BlsObstacle, BootLoader, CapturedInventory, GrubEntries, Probes, ReadError,
+};
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId};
 use tree::{AHCI, I350, Tree, X540, function, notes, seed_server};
 
@@ -353,10 +355,12 @@ fn boot_loaders_are_told_apart() {
         change(&tree);
         tree.read().boot.loader
     };
-    let bls = |env: Option<&str>, obstacle| BootLoader::Bls {
-        entries: Some("/boot/loader/entries".into()),
-        env: env.map(str::to_owned),
-        obstacle,
+    let bls = |env: Option<&str>, obstacle| {
+        BootLoader::Bls(GrubEntries {
+            entries: Some("/boot/loader/entries".into()),
+            env: env.map(str::to_owned),
+            obstacle,
+        })
     };
     let grub = |drop_ins: Option<&str>| BootLoader::Grub {
         config: "/boot/grub/grub.cfg".into(),
@@ -440,14 +444,19 @@ fn boot_loaders_are_told_apart() {
         loader(&|t| {
             t.file("/run/ostree-booted", "");
         }),
-        BootLoader::Ostree {
+        BootLoader::Ostree(GrubEntries {
             entries: None,
             env: None,
             obstacle: None
-        }
+        })
     );
     let older: BootLoader = serde_json::from_str("{\"kind\":\"ostree\"}").unwrap();
-    assert!(matches!(older, BootLoader::Ostree { entries: None, .. }));
+    assert!(matches!(
+        older,
+        BootLoader::Ostree(GrubEntries { entries: None, .. })
+    ));
+    let unknown = "{\"kind\":\"bls\",\"entries\":\"/boot/loader/entries\",\"folder\":\"x\"}";
+    assert!(serde_json::from_str::<BootLoader>(unknown).is_err());
     // As Fedora CoreOS is installed: the folder is behind a link, and `/boot` is mounted read-only.
     let coreos = |t: &Tree, options: (&str, &str)| {
         let (mount, fs) = options;
@@ -463,10 +472,12 @@ fn boot_loaders_are_told_apart() {
                 format!("23 22 8:2 / /boot {mount} - ext4 /dev/sda2 {fs}"),
             );
     };
-    let deployments = |obstacle| BootLoader::Ostree {
-        entries: Some("/boot/loader/entries".into()),
-        env: Some(env.into()),
-        obstacle,
+    let deployments = |obstacle| {
+        BootLoader::Ostree(GrubEntries {
+            entries: Some("/boot/loader/entries".into()),
+            env: Some(env.into()),
+            obstacle,
+        })
     };
     let read_only = || deployments(Some(BlsObstacle::MountedReadOnly { at: "/boot".into() }));
     assert_eq!(

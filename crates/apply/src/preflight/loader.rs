@@ -4,7 +4,7 @@
 //! do it by hand. Keeps true: once the running kernel has the arguments, nobody asks how they came
 //! there.
 
-use bmslice_inventory::{BlsObstacle, BootLoader, Inventory};
+use bmslice_inventory::{BlsObstacle, BootLoader, GrubEntries, Inventory};
 use bmslice_model::KernelArg;
 
 use crate::error::Problem;
@@ -34,29 +34,22 @@ pub(super) fn refused(look: &Look<'_>, inventory: &Inventory, steps: &[Step]) ->
         BootLoader::Grub {
             drop_ins: Some(_), ..
         }
-        | BootLoader::SystemdBoot { entries: Some(_) }
-        | BootLoader::Bls {
-            entries: Some(_),
-            env: Some(_),
-            obstacle: None,
+        | BootLoader::SystemdBoot { entries: Some(_) } => return None,
+        BootLoader::Bls(found) | BootLoader::Ostree(found) if found.usable().is_some() => {
+            return None;
         }
-        | BootLoader::Ostree {
-            entries: Some(_),
-            env: Some(_),
-            obstacle: None,
-        } => return None,
         BootLoader::Grub { drop_ins: None, .. } => (
             "a GRUB that reads no `/etc/default/grub.d`".to_owned(),
             by_hand(),
         ),
-        BootLoader::Bls { obstacle, .. } => (
+        BootLoader::Bls(GrubEntries { obstacle, .. }) => (
             match obstacle {
                 Some(obstacle) => format!("GRUB with boot loader entries, and {obstacle}"),
                 None => "GRUB with boot loader entries that could not be read".into(),
             },
             mended(obstacle.as_ref()).unwrap_or_else(|| grubby(&reboot.args)),
         ),
-        BootLoader::Ostree { obstacle, .. } => (
+        BootLoader::Ostree(GrubEntries { obstacle, .. }) => (
             match obstacle {
                 Some(obstacle) => format!("ostree's deployments, and {obstacle}"),
                 None => "ostree's deployments, whose entries GRUB does not read".into(),

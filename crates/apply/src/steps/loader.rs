@@ -71,26 +71,16 @@ impl Loader {
             } => Some(Self::Entries {
                 entries: entries.clone(),
             }),
-            BootLoader::Bls {
-                entries: Some(entries),
-                env: Some(env),
-                obstacle: None,
-            } => Some(Self::Bls {
-                bls: entries.clone(),
-                grubenv: env.clone(),
+            BootLoader::Bls(found) => found.usable().map(|(folder, env)| Self::Bls {
+                bls: folder.to_owned(),
+                grubenv: env.to_owned(),
             }),
-            BootLoader::Ostree {
-                entries: Some(entries),
-                env: Some(env),
-                obstacle: None,
-            } => Some(Self::Ostree {
-                ostree: entries.clone(),
-                grubenv: env.clone(),
+            BootLoader::Ostree(found) => found.usable().map(|(folder, env)| Self::Ostree {
+                ostree: folder.to_owned(),
+                grubenv: env.to_owned(),
             }),
             BootLoader::Grub { drop_ins: None, .. }
             | BootLoader::SystemdBoot { entries: None }
-            | BootLoader::Bls { .. }
-            | BootLoader::Ostree { .. }
             | BootLoader::Unknown => None,
         }
     }

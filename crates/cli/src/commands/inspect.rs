@@ -7,7 +7,7 @@ mod places;
 mod quiet;
 mod shape;
 
-use bmslice_inventory::{BootLoader, Cpu, Inventory, PciFunction};
+use bmslice_inventory::{BootLoader, Cpu, GrubEntries, Inventory, PciFunction};
 use bmslice_model::CpuSet;
 use clap::Args;
 
@@ -220,18 +220,18 @@ fn loader(loader: &BootLoader) -> String {
             Some(folder) => format!("GRUB, writes {config}, reads {folder}"),
             None => format!("GRUB, writes {config}, reads no drop-ins"),
         },
-        BootLoader::Bls { obstacle, .. } => match obstacle {
+        BootLoader::Bls(GrubEntries { obstacle, .. }) => match obstacle {
             Some(obstacle) => format!("GRUB with boot loader entries (grubby); {obstacle}"),
             None => "GRUB with boot loader entries (grubby)".into(),
         },
-        BootLoader::Ostree {
+        BootLoader::Ostree(GrubEntries {
             obstacle: Some(obstacle),
             ..
-        } => format!("GRUB with the entries of ostree's deployments; {obstacle}"),
-        BootLoader::Ostree {
+        }) => format!("GRUB with the entries of ostree's deployments; {obstacle}"),
+        BootLoader::Ostree(GrubEntries {
             entries: Some(_), ..
-        } => "GRUB with the entries of ostree's deployments".into(),
-        BootLoader::Ostree { .. } => "ostree, whose entries GRUB does not read".into(),
+        }) => "GRUB with the entries of ostree's deployments".into(),
+        BootLoader::Ostree(_) => "ostree, whose entries GRUB does not read".into(),
         BootLoader::SystemdBoot { entries } => match entries {
             Some(folder) => format!("systemd-boot, reads {folder}"),
             None => "systemd-boot".into(),

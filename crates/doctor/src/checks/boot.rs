@@ -1,6 +1,6 @@
 //! Boot loader, isolation, control groups; what was odd.
 
-use bmslice_inventory::{BlsObstacle, BootLoader, Inventory};
+use bmslice_inventory::{BlsObstacle, BootLoader, GrubEntries, Inventory};
 use bmslice_model::CpuSet;
 
 use super::{Examined, Unchecked, fails, holds, unchecked};
@@ -21,38 +21,30 @@ pub(super) fn loader(inventory: &Inventory) -> Examined {
             wanted,
             by_hand,
         ),
-        BootLoader::Bls {
-            entries: Some(folder),
-            env: Some(env),
-            obstacle: None,
-        } => holds(format!(
+        BootLoader::Bls(found) if let Some((folder, env)) = found.usable() => holds(format!(
             "GRUB, with entries in {folder} and its block in {env}"
         )),
-        BootLoader::Bls { obstacle, .. } => fails(
-            match obstacle {
+        BootLoader::Bls(found) => fails(
+            match &found.obstacle {
                 Some(obstacle) => format!("GRUB with boot loader entries, and {obstacle}"),
                 None => "GRUB with boot loader entries that could not be read".to_owned(),
             },
             "entries with their arguments in them, and a /boot/grub2/grubenv that GRUB can write: on a plain partition with ext4, XFS or FAT",
             "put the arguments that `bmslice plan` shows there with `grubby --update-kernel=ALL --args='…'`, and reboot",
         ),
-        BootLoader::Ostree {
-            entries: Some(folder),
-            env: Some(env),
-            obstacle: None,
-        } => holds(format!(
+        BootLoader::Ostree(found) if let Some((folder, env)) = found.usable() => holds(format!(
             "GRUB, with the entries of ostree's deployments in {folder} and its block in {env}"
         )),
-        BootLoader::Ostree {
+        BootLoader::Ostree(GrubEntries {
             obstacle: Some(obstacle @ BlsObstacle::MountedReadOnly { at }),
             ..
-        } => fails(
+        }) => fails(
             format!("GRUB with the entries of ostree's deployments, and {obstacle}"),
             format!("{at} mounted so that it can be written, also after a boot"),
             "`systemctl edit boot.mount`, with `[Mount]` and `Options=rw`; then `mount -o remount,rw /boot`",
         ),
-        BootLoader::Ostree { obstacle, .. } => fails(
-            match obstacle {
+        BootLoader::Ostree(found) => fails(
+            match &found.obstacle {
                 Some(obstacle) => {
                     format!("GRUB with the entries of ostree's deployments, and {obstacle}")
                 }

@@ -3,7 +3,7 @@
 
 use bmslice_host::Machine;
 use bmslice_host::fake::{FakeMachine, FakeServer};
-use bmslice_inventory::{BlsObstacle, BootLoader, Probes};
+use bmslice_inventory::{BlsObstacle, BootLoader, GrubEntries, Probes};
 
 use crate::run;
 
@@ -46,10 +46,12 @@ fn it_is_read_as_grub_with_entries() {
         assert_eq!(inventory.notes, []);
         inventory.boot.loader
     };
-    let bls = |obstacle| BootLoader::Bls {
-        entries: Some("/boot/loader/entries".into()),
-        env: Some(ENV.into()),
-        obstacle,
+    let bls = |obstacle| {
+        BootLoader::Bls(GrubEntries {
+            entries: Some("/boot/loader/entries".into()),
+            env: Some(ENV.into()),
+            obstacle,
+        })
     };
     assert_eq!(loader(FakeServer::rocky()), bls(None));
     let mut btrfs = FakeServer::rocky();

@@ -4,7 +4,7 @@
 
 use bmslice_host::Machine;
 use bmslice_host::fake::{FakeMachine, FakeServer, Moment, On};
-use bmslice_inventory::{BootLoader, Probes};
+use bmslice_inventory::{BootLoader, GrubEntries, Probes};
 
 use crate::run;
 
@@ -56,11 +56,11 @@ fn it_is_read_as_deployments_that_grub_boots() {
     assert_eq!(inventory.notes, []);
     assert_eq!(
         inventory.boot.loader,
-        BootLoader::Ostree {
+        BootLoader::Ostree(GrubEntries {
             entries: Some(ENTRIES.into()),
             env: Some("/boot/grub2/grubenv".into()),
             obstacle: None,
-        }
+        })
     );
 }
 

@@ -51,31 +51,10 @@ pub enum BootLoader {
         drop_ins: Option<String>,
     },
     /// GRUB that reads boot loader entries (`blscfg`), which `grubby` keeps: Fedora, RHEL.
-    Bls {
-        /// Where they are: `/boot/loader/entries`. An older inventory does not tell.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        entries: Option<String>,
-        /// GRUB's environment block, links followed: `/boot/grub2/grubenv`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        env: Option<String>,
-        /// What keeps this GRUB from booting an entry once, or us from writing the entries.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        obstacle: Option<BlsObstacle>,
-    },
+    Bls(GrubEntries),
     /// Deployments of ostree's (Fedora CoreOS, IoT and Silverblue, RHEL for Edge), each of which has a
     /// boot loader entry. rpm-ostree and bootc take the next one's kernel arguments from there.
-    Ostree {
-        /// Where they are: `/boot/loader/entries`; `None` when GRUB does not read them. An older
-        /// inventory does not tell.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        entries: Option<String>,
-        /// GRUB's environment block, links followed: `/boot/grub2/grubenv`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        env: Option<String>,
-        /// What keeps this GRUB from booting an entry once, or us from writing the entries.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        obstacle: Option<BlsObstacle>,
-    },
+    Ostree(GrubEntries),
     /// systemd-boot with kernel-install.
     SystemdBoot {
         /// Where its entries (Type #1) are: `/boot/efi/loader/entries`; `None` when there are none,
@@ -86,6 +65,31 @@ pub enum BootLoader {
     /// Nothing that is known.
     #[default]
     Unknown,
+}
+
+/// Boot loader entries that GRUB reads, whoever writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrubEntries {
+    /// Where they are: `/boot/loader/entries`; `None` when GRUB does not read them. An older
+    /// inventory does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<String>,
+    /// GRUB's environment block, links followed: `/boot/grub2/grubenv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// What keeps this GRUB from booting an entry once, or us from writing the entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<BlsObstacle>,
+}
+
+impl GrubEntries {
+    /// The folder and the block, where entries can be written and one of them booted once.
+    #[must_use]
+    pub fn usable(&self) -> Option<(&str, &str)> {
+        let found = self.entries.as_deref().zip(self.env.as_deref());
+        found.filter(|_| self.obstacle.is_none())
+    }
 }
 
 /// Why kernel arguments cannot be tried once, or kept, in boot loader entries that GRUB reads.
