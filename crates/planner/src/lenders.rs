@@ -10,6 +10,9 @@ use bmslice_spec::{Sharing, SliceSpec, Slicing};
 use crate::change::Change;
 use crate::siblings::is_odd;
 
+/// Slices that are asked at most: a change of more is not near, and each is held against a whole plan.
+const MOST: usize = 32;
+
 /// The fewest of one tenant, else of all tenants that have no room.
 pub(crate) fn fewest(
     spec: &Slicing,
@@ -53,6 +56,7 @@ fn lenders(spec: &Slicing, slices: &[&SliceSpec], tenants: &[&TenantName]) -> Ve
             all.push(slice.written().clone());
         }
     }
+    all.truncate(MOST);
     all
 }
 
