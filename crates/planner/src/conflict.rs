@@ -1,16 +1,17 @@
 //! Which requirements cannot hold together (planning rule 10).
 //!
-//! Takes a problem that has no placement; leaves out slices, then requirements, as long as there is
+//! Takes slices that have no placement; leaves out slices, then requirements, as long as there is
 //! still none, and says what remains. So that nothing in the message could be dropped from it.
 
 use bmslice_model::{ByteSize, SliceName};
-use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec, Slicing};
+use bmslice_spec::{NicChoice, NicKind, Numa, SliceSpec};
 
 use crate::decide::{self, Answer};
 use crate::demand::{Counts, Demand};
 use crate::devices::Near;
+use crate::ground::Ground;
 use crate::headroom;
-use crate::problem::Site;
+use crate::problem::{Keep, Site};
 use crate::refusal::{Refusal, slice_named};
 use crate::search::Relax;
 use crate::text::{and, count, ticked};
@@ -18,19 +19,35 @@ use crate::text::{and, count, ticked};
 /// Steps for one question of the many that are asked here.
 const STEPS: u64 = 20_000;
 
-/// The refusal of a problem without a placement.
-pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
-    let impossible = |demands: &[usize], relax: Relax| {
-        decide::decide(&site.problem, demands, relax, STEPS) == Answer::Impossible
+/// The refusal of slices without a placement. Which of them stay (`kept`) was seen already.
+///
+/// What a server can give depends on how many guests are on it, since the host keeps memory for
+/// each: so the server is read anew for every set of slices that is asked about.
+pub(crate) fn explain(
+    slices: &[&SliceSpec],
+    ground: &Ground<'_>,
+    keep: Keep,
+    kept: &[bool],
+) -> Result<Refusal, Refusal> {
+    let impossible = |asked: &[usize]| {
+        Part::read(slices, ground, keep, kept, asked)
+            .is_ok_and(|part| part.is_impossible(Relax::default()))
     };
-    let mut core: Vec<usize> = (0..spec.slices.len()).collect();
-    // From the end: those that remain are the first of the file that clash.
-    for at in (0..spec.slices.len()).rev() {
+    let mut core: Vec<usize> = (0..first_clash(slices.len(), &impossible)).collect();
+    // From the end, but for the last, with which it began: those that remain are the first of the
+    // file that clash.
+    for at in (0..core.len().saturating_sub(1)).rev() {
         let without: Vec<usize> = core.iter().copied().filter(|&other| other != at).collect();
-        if impossible(&without, Relax::default()) {
+        if impossible(&without) {
             core = without;
         }
     }
+    let part = Part::read(slices, ground, keep, kept, &core)?;
+    let Part {
+        slices: spec,
+        site,
+        asked: core,
+    } = &part;
     let mut relax = Relax::default();
     for leave_out in [
         |relax: &mut Relax| relax.headroom = true,
@@ -43,15 +60,12 @@ pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
         if more.headroom && site.problem.headroom == 0 {
             continue;
         }
-        if impossible(&core, more) {
+        if part.is_impossible(more) {
             relax = more;
         }
     }
-    let slices: Vec<SliceName> = core
-        .iter()
-        .map(|&at| spec.slices[at].name.clone())
-        .collect();
-    let asked = and(core.iter().map(|&at| needs(spec, site, at, relax)));
+    let names: Vec<SliceName> = core.iter().map(|&at| spec[at].name.clone()).collect();
+    let asked = and(alike(core.iter().map(|&at| needs(spec, site, at, relax))));
     let mut there = Vec::new();
     if !relax.cores {
         there.push(cores_there(spec, site));
@@ -60,27 +74,131 @@ pub(crate) fn explain(spec: &Slicing, site: &Site<'_>) -> Refusal {
         there.push(headroom::asked(&site.problem));
     }
     if !relax.memory {
-        there.push(memory_there(site, &core));
+        there.push(memory_there(site, core));
     }
     if !relax.devices {
-        there.push(devices_there(spec, site, &core));
+        there.push(devices_there(spec, site, core));
     }
-    Refusal::NoRoom {
-        slices,
+    Ok(Refusal::NoRoom {
+        slices: names,
         asked,
         there: there.join("; "),
         change: None,
+    })
+}
+
+/// How many of the first slices clash already; of those before the last all have a place.
+fn first_clash(slices: usize, impossible: &dyn Fn(&[usize]) -> bool) -> usize {
+    let (mut low, mut high) = (0, slices);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        let first: Vec<usize> = (0..middle).collect();
+        if impossible(&first) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    high
+}
+
+/// Some of the slices, and the server with these and what stays.
+struct Part<'a> {
+    slices: Vec<&'a SliceSpec>,
+    site: Site<'a>,
+    /// Those that are asked about; the others only stay.
+    asked: Vec<usize>,
+}
+
+impl<'a> Part<'a> {
+    fn read(
+        slices: &[&'a SliceSpec],
+        ground: &'a Ground<'a>,
+        keep: Keep,
+        kept: &[bool],
+        asked: &[usize],
+    ) -> Result<Self, Refusal> {
+        let mut is_asked = vec![false; slices.len()];
+        for &at in asked {
+            is_asked[at] = true;
+        }
+        let all: Vec<usize> = (0..slices.len())
+            .filter(|&at| is_asked[at] || kept[at])
+            .collect();
+        let slices: Vec<&SliceSpec> = all.iter().map(|&at| slices[at]).collect();
+        Ok(Self {
+            site: Site::read(ground, &slices, keep)?,
+            asked: (0..all.len()).filter(|&at| is_asked[all[at]]).collect(),
+            slices,
+        })
+    }
+
+    fn is_impossible(&self, relax: Relax) -> bool {
+        decide::decide(&self.site.problem, &self.asked, relax, STEPS) == Answer::Impossible
     }
 }
 
+/// What one slice needs.
+struct Needs {
+    slice: SliceName,
+    /// `stays` or `needs`; the same of several.
+    does: (&'static str, &'static str),
+    what: String,
+}
+
+/// More slices than this that need the same are told as one.
+const MOST_TOLD: usize = 3;
+
+/// Those that need the same together, where they are many.
+fn alike(all: impl Iterator<Item = Needs>) -> Vec<String> {
+    let mut groups: Vec<Vec<Needs>> = Vec::new();
+    for one in all {
+        let same = |group: &&mut Vec<Needs>| {
+            let first = &group[0];
+            first.does == one.does && first.what == one.what
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
+        }
+    }
+    let mut said = Vec::new();
+    for group in groups {
+        if let [first, second, .., last] = group.as_slice()
+            && group.len() > MOST_TOLD
+        {
+            said.push(format!(
+                "{} slices (`{}`, `{}`, … `{}`) each {} {}",
+                group.len(),
+                first.slice,
+                second.slice,
+                last.slice,
+                first.does.1,
+                first.what
+            ));
+        } else {
+            said.extend(
+                group
+                    .iter()
+                    .map(|one| format!("{} {} {}", slice_named(&one.slice), one.does.0, one.what)),
+            );
+        }
+    }
+    said
+}
+
 /// What one slice needs, as far as it matters.
-fn needs(spec: &Slicing, site: &Site<'_>, at: usize, relax: Relax) -> String {
-    let (slice, demand) = (&spec.slices[at], &site.problem.demands[at]);
+fn needs(spec: &[&SliceSpec], site: &Site<'_>, at: usize, relax: Relax) -> Needs {
+    let (slice, demand) = (spec[at], &site.problem.demands[at]);
     if demand.kept {
         let nodes = and(demand.sites[0]
             .iter()
             .map(|&node| site.server.nodes[node].id));
-        return format!("{} stays on node {nodes}", slice_named(&slice.name));
+        return Needs {
+            slice: slice.name.clone(),
+            does: ("stays", "stay"),
+            what: format!("on node {nodes}"),
+        };
     }
     let mut parts = Vec::new();
     if !relax.cores {
@@ -112,7 +230,11 @@ fn needs(spec: &Slicing, site: &Site<'_>, at: usize, relax: Relax) -> String {
             }
         }));
     }
-    format!("{} needs {}", slice_named(&slice.name), and(parts))
+    Needs {
+        slice: slice.name.clone(),
+        does: ("needs", "need"),
+        what: and(parts),
+    }
 }
 
 fn place(slice: &SliceSpec, first: bool) -> String {
@@ -207,7 +329,7 @@ fn kinds(take: &Counts, classes: &[usize]) -> String {
     }))
 }
 
-fn cores_there(spec: &Slicing, site: &Site<'_>) -> String {
+fn cores_there(spec: &[&SliceSpec], site: &Site<'_>) -> String {
     let classes = &site.server.classes;
     let nodes = site.server.nodes.iter().zip(&site.problem.cores);
     let each: Vec<String> = nodes
@@ -227,7 +349,6 @@ fn cores_there(spec: &Slicing, site: &Site<'_>) -> String {
                 open => format!(" and {} of odd vCPUs", count(open, "free sibling")),
             };
             let stays: Vec<String> = spec
-                .slices
                 .iter()
                 .zip(&site.kept)
                 .filter(|(_, kept)| kept.iter().flatten().any(|place| place.node == at))
@@ -275,8 +396,8 @@ fn memory_there(site: &Site<'_>, core: &[usize]) -> String {
 
 /// The NICs that are free and not given for their speed; `None` where no speed was asked or none is
 /// free.
-fn slow(spec: &Slicing, site: &Site<'_>, core: &[usize]) -> Option<String> {
-    let mut nics = core.iter().flat_map(|&at| &spec.slices[at].nics);
+fn slow(spec: &[&SliceSpec], site: &Site<'_>, core: &[usize]) -> Option<String> {
+    let mut nics = core.iter().flat_map(|&at| &spec[at].nics);
     let asked = nics.any(|nic| match &nic.kind {
         NicKind::Passthrough { device: choice } | NicKind::Vf { of: choice, .. } => {
             matches!(choice, NicChoice::Need { speed: Some(_), .. })
@@ -296,7 +417,7 @@ fn slow(spec: &Slicing, site: &Site<'_>, core: &[usize]) -> Option<String> {
     (asked && !each.is_empty()).then(|| and(each.iter()))
 }
 
-fn devices_there(spec: &Slicing, site: &Site<'_>, core: &[usize]) -> String {
+fn devices_there(spec: &[&SliceSpec], site: &Site<'_>, core: &[usize]) -> String {
     let mut pfs: Vec<usize> = core
         .iter()
         .flat_map(|&at| &site.problem.demands[at].wants)

@@ -155,6 +155,7 @@ pub(crate) fn decide(problem: &Problem, demands: &[usize], relax: Relax, limit: 
 /// Walks over all choices until one is found.
 pub(crate) fn walk(problem: &Problem, demands: &[usize], relax: Relax, limit: u64) -> Answer {
     let mut order = demands.to_vec();
+    let twins = first_twins(problem);
     // Those with the least choice first, then the largest; twins side by side.
     order.sort_by_key(|&at| {
         let demand = &problem.demands[at];
@@ -162,7 +163,7 @@ pub(crate) fn walk(problem: &Problem, demands: &[usize], relax: Relax, limit: u6
             demand.sites.len() > 1,
             std::cmp::Reverse(demand.fewest_halves()),
             std::cmp::Reverse(demand.memory),
-            twin_of(problem, at),
+            twins[at],
             at,
         )
     });
@@ -179,9 +180,18 @@ pub(crate) fn walk(problem: &Problem, demands: &[usize], relax: Relax, limit: u6
     }
 }
 
-/// The first demand that asks for the same.
-fn twin_of(problem: &Problem, at: usize) -> usize {
-    (0..at)
-        .find(|&other| problem.demands[other].is_twin(&problem.demands[at]))
-        .unwrap_or(at)
+/// For each demand, the first that asks for the same.
+fn first_twins(problem: &Problem) -> Vec<usize> {
+    let mut firsts: Vec<usize> = Vec::new();
+    let demands = problem.demands.iter().enumerate();
+    demands
+        .map(|(at, demand)| {
+            let twin = |&other: &usize| problem.demands[other].is_twin(demand);
+            let known = firsts.iter().copied().find(twin);
+            known.unwrap_or_else(|| {
+                firsts.push(at);
+                at
+            })
+        })
+        .collect()
 }

@@ -185,7 +185,9 @@ fn place_on(
             }
             Answer::Impossible => {
                 let nothing_stays = site.kept.iter().all(Option::is_none);
-                last = Some(site);
+                let keep = if nothing_stays { Keep::Nothing } else { keep };
+                let kept: Vec<bool> = site.kept.iter().map(Option::is_some).collect();
+                last = Some((keep, kept));
                 if nothing_stays {
                     break;
                 }
@@ -194,7 +196,7 @@ fn place_on(
         }
     }
     match last {
-        Some(site) => Err(conflict::explain(spec, &site)),
+        Some((keep, kept)) => Err(conflict::explain(slices, ground, keep, &kept)?),
         None => Err(undecided(0)),
     }
 }

@@ -32,11 +32,33 @@ fn refused(spec: &Slicing, server: &Inventory) -> (&'static str, String, String)
             plan(&change.apply(spec).unwrap(), server).unwrap();
         }
     }
+    if refusal.code() == "no-room" {
+        cannot_hold_together(spec, server, &refusal);
+    }
     (
         refusal.code(),
         refusal.to_string(),
         refusal.hint().unwrap_or_default(),
     )
+}
+
+/// Those that a refusal names have no room, with nothing else asked for; without any one of them
+/// the others have.
+fn cannot_hold_together(spec: &Slicing, server: &Inventory, refusal: &Refusal) {
+    let named = refusal.slices();
+    let only = |left_out: Option<usize>| {
+        let slices = spec.slices.iter().filter(|slice| {
+            let at = named.iter().position(|name| **name == slice.name);
+            at.is_some() && at != left_out
+        });
+        Slicing::new(spec.host.clone(), slices.cloned().collect()).ok()
+    };
+    plan(&only(None).unwrap(), server).unwrap_err();
+    for at in 0..named.len() {
+        if let Some(fewer) = only(Some(at)) {
+            plan(&fewer, server).unwrap();
+        }
+    }
 }
 
 fn says(slices: Vec<SliceSpec>, server: &Inventory, code: &str, message: &str, hint: &str) {
@@ -121,6 +143,36 @@ fn memory_that_no_node_has() {
         "no-room",
         "slice `plain` needs 8GiB of memory on one NUMA node; node 0 can give 2838MiB (the host keeps 1152MiB), node 1 can give 3350MiB (the host keeps 640MiB)",
         "with `size: 3350MiB` of memory for slice `plain` it fits",
+    );
+}
+
+#[test]
+fn those_that_are_named_have_no_room_by_themselves() {
+    // The host keeps memory for each guest: what many leave of a node says nothing of a few.
+    let mut many: Vec<SliceSpec> = (0..12).map(|n| slice(&format!("s{n}"), 1)).collect();
+    for one in &mut many {
+        one.emulator_cores = 0;
+        one.memory = ByteSize::from_gib(1);
+        one.hugepages = None;
+    }
+    let (_, message, _) = refused(&spec(many), &lab());
+    assert_eq!(
+        message,
+        "5 slices (`s0`, `s1`, … `s4`) each need 1GiB of memory on one NUMA node; node 0 can give 2326MiB (the host keeps 1664MiB), node 1 can give 2838MiB (the host keeps 1152MiB)"
+    );
+}
+
+#[test]
+fn thousands_of_slices_are_refused_by_the_first_that_clash() {
+    let mut replicas: Vec<SliceSpec> = (0..5000).map(|n| slice(&format!("s{n}"), 1)).collect();
+    for one in &mut replicas {
+        one.memory = ByteSize::from_mib(64);
+        one.hugepages = None;
+    }
+    let (_, message, _) = refused(&spec(replicas), &lab());
+    assert_eq!(
+        message,
+        "5 slices (`s0`, `s1`, … `s4`) each need 2 whole cores on one NUMA node; node 0 has 5 free, node 1 has 5"
     );
 }
 
