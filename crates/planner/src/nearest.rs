@@ -121,6 +121,7 @@ fn settles(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option
         return no_room(spec, standing, &slices, LEFT_OUT).map(|(_, change)| change);
     }
     let fits = |change: &Change| fits(spec, standing, change);
+    let slices = hopeful(spec, &slices, &fits);
     let each = |changes: &dyn Fn(&SliceSpec) -> Vec<Change>| {
         let mut all = slices.iter().flat_map(|slice| changes(slice));
         all.find(|change| fits(change))
@@ -132,6 +133,31 @@ fn settles(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option
         .or_else(|| each(&|slice| other_nics(slice, standing.inventory)))
         .or_else(|| split().find(|change| fits(change)))
         .or_else(|| each(&whole))
+}
+
+/// Those whose changes may make it fit: without them, it does. No change of a slice leaves more room
+/// than to leave it out, and of thousands too many none needs to be tried in every way.
+fn hopeful<'a>(
+    spec: &Slicing,
+    slices: &[&'a SliceSpec],
+    fits: &dyn Fn(&Change) -> bool,
+) -> Vec<&'a SliceSpec> {
+    let left_out = |slice: &SliceSpec| Change::Without {
+        slice: slice.written().clone(),
+    };
+    let mut written: Vec<&SliceName> = slices.iter().map(|slice| slice.written()).collect();
+    written.dedup();
+    let nobody_else = spec.slices.iter().all(|s| written.contains(&s.written()));
+    let all = Change::Together(slices.iter().map(|slice| left_out(slice)).collect());
+    if !nobody_else && !fits(&all) {
+        return Vec::new();
+    }
+    let helps = |slice: &SliceSpec| written.len() == 1 || fits(&left_out(slice));
+    slices
+        .iter()
+        .copied()
+        .filter(|slice| helps(slice))
+        .collect()
 }
 
 /// The rank of one more server among changes.
@@ -148,6 +174,7 @@ fn no_room(
     within: usize,
 ) -> Option<(usize, Change)> {
     let fits = |change: &Change| fits(spec, standing, change);
+    let slices = &hopeful(spec, slices, &fits)[..];
     let each = |changes: &dyn Fn(&SliceSpec) -> Vec<Change>| {
         let mut all = slices.iter().flat_map(|slice| changes(slice));
         all.find(|change| fits(change))
