@@ -3,7 +3,7 @@
 //! Takes a slice (or the host's share); gives the changes of one kind that it allows, the nearest
 //! first. Whether one of them would do is not asked here.
 
-use bmslice_inventory::Inventory;
+use bmslice_inventory::{Inventory, PciFunction};
 use bmslice_model::SliceName;
 use bmslice_spec::{NicChoice, NicKind, NicNuma, Numa, SliceSpec, Slicing, Smt};
 
@@ -18,13 +18,38 @@ fn choice(kind: &NicKind) -> Option<(&NicChoice, bool)> {
     }
 }
 
-/// How a choice is written; `None` for a choice by need.
-fn written(choice: &NicChoice) -> Option<String> {
+/// How a choice is written.
+fn written(choice: &NicChoice) -> String {
     match choice {
-        NicChoice::Pci(address) => Some(address.to_string()),
-        NicChoice::Name(name) => Some(name.clone()),
-        NicChoice::Mac(mac) => Some(mac.to_string()),
-        NicChoice::Need { .. } => None,
+        NicChoice::Pci(address) => format!("\"{address}\""),
+        NicChoice::Name(name) => name.clone(),
+        NicChoice::Mac(mac) => format!("{{ mac: \"{mac}\" }}"),
+        NicChoice::Need { speed, numa } => {
+            let speed = speed.map(|speed| format!("speed: {speed}M, "));
+            let numa = match numa {
+                NicNuma::Same => "same",
+                NicNuma::Prefer => "prefer",
+                NicNuma::Any => "any",
+            };
+            format!("{{ {}numa: {numa} }}", speed.unwrap_or_default())
+        }
+    }
+}
+
+/// Whether a choice names this function.
+fn names(choice: &NicChoice, function: &PciFunction, inventory: &Inventory) -> bool {
+    let mut interfaces = inventory.interfaces.iter();
+    match choice {
+        NicChoice::Pci(address) => *address == function.address,
+        NicChoice::Name(name) => {
+            function.interfaces.contains(name)
+                || interfaces.any(|it| {
+                    it.pci == Some(function.address)
+                        && (it.name == *name || it.altnames.contains(name))
+                })
+        }
+        NicChoice::Mac(mac) => function.mac == Some(*mac),
+        NicChoice::Need { .. } => false,
     }
 }
 
@@ -146,34 +171,36 @@ pub(crate) fn without(slice: &SliceSpec) -> Vec<Change> {
     }]
 }
 
-/// Virtual functions for one whole NIC that is named, or for one of each of two slices.
+/// Pairs of cards that are tried at most: of 12 slices with a card each.
+const MOST_PAIRS: usize = 66;
+
+/// Virtual functions for one whole NIC, or for one of each of two slices.
 pub(crate) fn virtual_functions(slices: &[&SliceSpec]) -> Vec<Change> {
-    let cards: Vec<(SliceName, usize, String)> = slices
+    let mut cards: Vec<(SliceName, usize, String)> = slices
         .iter()
         .flat_map(|slice| {
-            slice
-                .nics
-                .iter()
-                .enumerate()
-                .filter_map(|(nic, card)| match &card.kind {
-                    NicKind::Passthrough { device } => {
-                        Some((slice.written().clone(), nic, written(device)?))
-                    }
-                    NicKind::Vf { .. } | NicKind::Virtio { .. } => None,
-                })
+            let cards = slice.nics.iter().enumerate();
+            cards.filter_map(|(nic, card)| match &card.kind {
+                NicKind::Passthrough { device } => {
+                    Some((slice.written().clone(), nic, written(device)))
+                }
+                NicKind::Vf { .. } | NicKind::Virtio { .. } => None,
+            })
         })
         .collect();
+    // Those of replicas are one.
+    cards.dedup();
     let mut changes: Vec<Change> = cards
         .iter()
         .map(|card| Change::Vf {
             cards: vec![card.clone()],
         })
         .collect();
-    for (i, a) in cards.iter().enumerate() {
-        changes.extend(cards[i + 1..].iter().map(|b| Change::Vf {
-            cards: vec![a.clone(), b.clone()],
-        }));
-    }
+    let pairs = cards.iter().enumerate().flat_map(|(i, a)| {
+        let others = cards[i + 1..].iter();
+        others.map(move |b| vec![a.clone(), b.clone()])
+    });
+    changes.extend(pairs.take(MOST_PAIRS).map(|cards| Change::Vf { cards }));
     changes
 }
 
@@ -185,7 +212,7 @@ pub(crate) fn whole(slice: &SliceSpec) -> Vec<Change> {
             NicKind::Vf { of, .. } => Some(Change::Whole {
                 slice: slice.written().clone(),
                 nic,
-                of: written(of)?,
+                of: written(of),
             }),
             NicKind::Passthrough { .. } | NicKind::Virtio { .. } => None,
         })
@@ -196,7 +223,7 @@ pub(crate) fn whole(slice: &SliceSpec) -> Vec<Change> {
 pub(crate) fn other_nics(slice: &SliceSpec, inventory: &Inventory) -> Vec<Change> {
     let mut changes = Vec::new();
     for (nic, card) in slice.nics.iter().enumerate() {
-        let Some((NicChoice::Pci(_) | NicChoice::Name(_) | NicChoice::Mac(_), _)) =
+        let Some((named @ (NicChoice::Pci(_) | NicChoice::Name(_) | NicChoice::Mac(_)), _)) =
             choice(&card.kind)
         else {
             continue;
@@ -204,7 +231,8 @@ pub(crate) fn other_nics(slice: &SliceSpec, inventory: &Inventory) -> Vec<Change
         let others = inventory
             .pci
             .iter()
-            .filter(|f| f.is_network() && !f.is_vf() && f.host_needs.is_empty());
+            .filter(|f| f.is_network() && !f.is_vf() && f.host_needs.is_empty())
+            .filter(|f| !names(named, f, inventory));
         changes.extend(others.map(|function| {
             let name = function.interfaces.first();
             Change::OtherNic {

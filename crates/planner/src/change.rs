@@ -3,12 +3,16 @@
 //! Takes a spec; gives the spec with the change made, says it for people. Which
 //! change would do is found elsewhere ([`nearest`](crate::nearest)).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bmslice_model::{ByteSize, NumaNodeId, SliceName};
 use bmslice_spec::{HostSpec, NicChoice, NicKind, NicNuma, Numa, Sharing, SliceSpec, Slicing, Smt};
 
-use crate::text::{and, named};
+use crate::text::{and, named, ticked};
+
+/// More slices than this that are left out are not all named.
+const MOST_TOLD: usize = 4;
 
 /// One change to what is wanted. Its slices are those that the file names: of replicas, all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +133,11 @@ pub enum Change {
         /// The slice.
         slice: SliceName,
     },
+    /// Several slices are left out.
+    LeaveOut {
+        /// The slices.
+        slices: Vec<SliceName>,
+    },
     /// Fewer slices of those that are written as one.
     Replicas {
         /// The slice.
@@ -164,7 +173,7 @@ impl fmt::Display for Change {
             Self::Whole { slice, of, .. } => {
                 write!(
                     f,
-                    "with the whole of `{of}` as `passthrough` for slice `{slice}` it fits"
+                    "with `passthrough: {of}` instead of the virtual function for slice `{slice}` it fits"
                 )
             }
             Self::OtherNic { slice, with, .. } => {
@@ -218,13 +227,27 @@ impl fmt::Display for Change {
             }
             Self::NotApart { slice } => write!(f, "without `apart` for slice `{slice}` it fits"),
             Self::Without { slice } => write!(f, "without slice `{slice}` the others fit"),
+            Self::LeaveOut { slices } => match slices.as_slice() {
+                [first, second, .., last] if slices.len() > MOST_TOLD => write!(
+                    f,
+                    "without {} slices (`{first}`, `{second}`, … `{last}`) the others fit",
+                    slices.len()
+                ),
+                _ => write!(
+                    f,
+                    "without the slices {} the others fit",
+                    and(slices.iter().map(ticked))
+                ),
+            },
             Self::Replicas { slice, replicas } => {
                 write!(f, "with `replicas: {replicas}` for slice `{slice}` it fits")
             }
             Self::Together(changes) => {
                 let parts = changes.iter().map(|change| {
                     let text = change.to_string();
-                    text.strip_suffix(" it fits").unwrap_or(&text).to_owned()
+                    let text = text.strip_suffix(" it fits").unwrap_or(&text);
+                    let text = text.strip_suffix(" the others fit").unwrap_or(text);
+                    text.to_owned()
                 });
                 write!(f, "{} it fits", and(parts))
             }
@@ -323,6 +346,10 @@ impl Change {
             Self::NotApart { slice } => edit(slice, &|s| s.apart = None),
             Self::Repack | Self::OneMore { .. } => {}
             Self::Without { slice } => slices.retain(|s| s.written() != slice),
+            Self::LeaveOut { slices: all } => {
+                let all: BTreeSet<&SliceName> = all.iter().collect();
+                slices.retain(|s| !all.contains(s.written()));
+            }
             Self::Replicas { slice, replicas } => slices.retain(|s| {
                 let replica = s.replica.as_ref();
                 replica.is_none_or(|it| it.of != *slice || it.number <= *replicas)

@@ -30,9 +30,75 @@ pub(crate) fn nearest(
     refusal: &Refusal,
 ) -> Option<Change> {
     settles(spec, standing, refusal).or_else(|| {
-        let first = in_part(spec, standing, refusal)?;
-        one_by_one(spec, standing, &first).or_else(|| Some(Change::Partly(Box::new(first))))
+        let first = in_part(spec, standing, refusal);
+        let whole = first
+            .as_ref()
+            .and_then(|first| one_by_one(spec, standing, first));
+        whole
+            .or_else(|| leave_out(spec, standing, first.as_ref()))
+            .or_else(|| Some(Change::Partly(Box::new(first?))))
     })
+}
+
+/// Slices that are left out, after a first change: the last ones, until the others fit, but for
+/// those that fit all the same.
+fn leave_out(spec: &Slicing, standing: &Standing<'_>, first: Option<&Change>) -> Option<Change> {
+    /// Slices that are tried again one by one.
+    const TRIED_AGAIN: usize = 16;
+    let (mut host, mut slices) = (spec.host.clone(), spec.slices.clone());
+    if let Some(first) = first {
+        first.make(&mut host, &mut slices);
+    }
+    let fit = |kept: &[bool]| {
+        let kept = slices.iter().zip(kept).filter(|(_, kept)| **kept);
+        let kept: Vec<SliceSpec> = kept.map(|(slice, _)| slice.clone()).collect();
+        let all: Vec<&SliceSpec> = kept.iter().collect();
+        Slicing::holds(&host, &kept).is_ok() && standing.fits(&host, &all, Running::Stays)
+    };
+    let first_of = |count: usize| (0..slices.len()).map(|at| at < count).collect();
+    let (mut low, mut high) = (0, slices.len());
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        let kept: Vec<bool> = first_of(middle);
+        if fit(&kept) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    let mut kept: Vec<bool> = first_of(low);
+    // Of replicas the first are kept, so that their number says which.
+    let again = (low..slices.len()).filter(|&at| slices[at].replica.is_none());
+    for at in again.take(TRIED_AGAIN) {
+        kept[at] = true;
+        kept[at] = fit(&kept);
+    }
+    if !kept.contains(&true) {
+        return None;
+    }
+    let mut changes: Vec<Change> = first.cloned().into_iter().collect();
+    let mut all: Vec<SliceName> = Vec::new();
+    for (slice, _) in slices.iter().zip(&kept).filter(|(_, kept)| !**kept) {
+        if slice.replica.as_ref().is_some_and(|it| it.number > 1) {
+            let last = all.last() == Some(slice.written());
+            let told = matches!(changes.last(), Some(Change::Replicas { slice: of, .. }) if of == slice.written());
+            if !last && !told {
+                changes.extend(without(slice));
+            }
+        } else {
+            all.push(slice.written().clone());
+        }
+    }
+    match all.as_slice() {
+        [] => {}
+        [one] => changes.push(Change::Without { slice: one.clone() }),
+        _ => changes.push(Change::LeaveOut { slices: all }),
+    }
+    match changes.len() {
+        0 => None,
+        1 => changes.pop(),
+        _ => Some(Change::Together(changes)),
+    }
 }
 
 /// What settles the first refusal, then what settles the next, until nothing is refused.
@@ -50,7 +116,10 @@ fn one_by_one(spec: &Slicing, standing: &Standing<'_>, first: &Change) -> Option
         // To leave slices out settles everything: that is no answer to the first question.
         if matches!(
             next,
-            Change::Without { .. } | Change::Replicas { .. } | Change::Repack
+            Change::Without { .. }
+                | Change::LeaveOut { .. }
+                | Change::Replicas { .. }
+                | Change::Repack
         ) {
             return None;
         }
@@ -72,7 +141,9 @@ fn in_part(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option
     let among = spec.slices.iter();
     let among = among.filter(|slice| about.contains(&&slice.name));
     let among = Slicing::new(spec.host.clone(), among.cloned().collect()).ok()?;
-    if among.slices.len() == spec.slices.len() {
+    // What has room by itself is refused for the sake of others: nothing of it is to be settled.
+    let all: Vec<&SliceSpec> = among.slices.iter().collect();
+    if all.len() == spec.slices.len() || standing.fits(&among.host, &all, Running::Stays) {
         return None;
     }
     settles(&among, standing, refusal)
@@ -133,6 +204,18 @@ fn settles(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option
         .or_else(|| each(&|slice| other_nics(slice, standing.inventory)))
         .or_else(|| split().find(|change| fits(change)))
         .or_else(|| each(&whole))
+        .or_else(|| each(&without).filter(|_| is_contended(refusal)))
+}
+
+/// Whether slices are refused only for the sake of others.
+fn is_contended(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::VfTotal { .. }
+            | Refusal::NicGivenTwice { .. }
+            | Refusal::WholeAndSplit { .. }
+            | Refusal::GroupShared { .. }
+    )
 }
 
 /// Those whose changes may make it fit: without them, it does. No change of a slice leaves more room

@@ -207,7 +207,7 @@ fn what_is_wrong_twice_is_settled_one_by_one() {
         (code, hint.as_str()),
         (
             "nic-host-needs",
-            "with the NIC `n0p0` for slice `d` it fits, as far as this goes; something else is refused then; or, to take it from the host all the same, write `passthrough: { name: mgmt0, takeFromHost: true }`, and apply at the server's own console"
+            "with the NIC `n0p0` for slice `d` and without the slices `c` and `e` it fits; or, to take it from the host all the same, write `passthrough: { name: mgmt0, takeFromHost: true }`, and apply at the server's own console"
         )
     );
     slices.remove(3);
@@ -217,7 +217,55 @@ fn what_is_wrong_twice_is_settled_one_by_one() {
         &lab(),
         "no-room",
         "slice `a` needs 3 whole cores on one NUMA node, slice `b` needs 3 whole cores on one NUMA node and slice `c` needs 3 whole cores on one NUMA node; node 0 has 5 free, node 1 has 5",
-        "with `vcpus: 2` for slice `c` it fits, as far as this goes; something else is refused then",
+        "with `vcpus: 2` for slice `c` and without the slices `e` and `f` it fits",
+    );
+}
+
+#[test]
+fn a_virtual_function_instead_of_a_whole_nic_by_need() {
+    // Four NICs, all with VFs, for five slices that want a whole one each.
+    let any = |n: u32| with_nics(&format!("s{n}"), vec![whole(need(NicNuma::Any))]);
+    let mut five: Vec<SliceSpec> = (0..5).map(any).collect();
+    for one in &mut five {
+        one.emulator_cores = 0;
+        one.memory = ByteSize::from_mib(256);
+        one.hugepages = None;
+    }
+    let (code, _, hint) = refused(&spec(five), &lab());
+    assert_eq!(
+        (code, hint.as_str()),
+        (
+            "no-room",
+            "with `vf: { of: { numa: any } }` for slice `s4` and `vf: { of: { numa: any } }` for slice `s3` instead of the whole NIC it fits"
+        )
+    );
+}
+
+#[test]
+fn more_virtual_functions_than_there_are_get_a_change_that_fits() {
+    let of = |n: u32| with_nics(&format!("s{n}"), vec![vf(by_name("n0p0"))]);
+    let asked = |count: u32| {
+        let mut all: Vec<SliceSpec> = (0..count).map(of).collect();
+        for one in &mut all {
+            one.vcpus = 1;
+            one.emulator_cores = 0;
+            one.memory = ByteSize::from_mib(64);
+            one.hugepages = None;
+        }
+        spec(all)
+    };
+    let (code, _, hint) = refused(&asked(8), &lab());
+    assert_eq!(
+        (code, hint.as_str()),
+        ("vf-total", "with the NIC `n0p1` for slice `s7` it fits")
+    );
+    let (code, _, hint) = refused(&asked(9), &lab());
+    assert_eq!(
+        (code, hint.as_str()),
+        (
+            "vf-total",
+            "without the slices `s7` and `s8` the others fit"
+        )
     );
 }
 
@@ -353,7 +401,7 @@ fn one_nic_for_two() {
         &lab(),
         "nic-given-twice",
         "slices `a` and `b` both ask for the whole of 0000:41:00.0 (n0p0)",
-        "with `vf: { of: 0000:41:00.0 }` for slice `b` and `vf: { of: n0p0 }` for slice `a` instead of the whole NIC it fits",
+        "with `vf: { of: \"0000:41:00.0\" }` for slice `b` and `vf: { of: n0p0 }` for slice `a` instead of the whole NIC it fits",
     );
     says(
         vec![
