@@ -17,6 +17,7 @@ use crate::problem::Site;
 use crate::text::{and, count, cpus};
 
 mod cards;
+mod chosen;
 mod host;
 mod prices;
 mod siblings;
@@ -32,9 +33,14 @@ pub(crate) fn report(
 ) -> Report {
     let mut notes = Notes::default();
     host::told(spec, site, best, parts, previous, &mut notes);
+    let domains = chosen::domains(&site.server);
     for (at, (slice, planned)) in spec.slices.iter().zip(&parts.slices).enumerate() {
         notes.about = Some(slice.name.clone());
         placed(site, best, parts, at, slice, planned, &mut notes);
+        if !site.problem.demands[at].kept {
+            let (server, places) = (&site.server, &places[at]);
+            chosen::told(server, &domains, slice, planned, places, parts, &mut notes);
+        }
         prices::from_host(site, planned, &mut notes);
         if let Some(selector) = &slice.selector {
             let text = format!("this server has the labels that it selects by: `{selector}`");

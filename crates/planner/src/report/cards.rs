@@ -5,6 +5,7 @@ use bmslice_plan::{NicPlan, PlanParts, SlicePlan};
 
 use super::{Notes, on_nodes};
 use crate::best::Best;
+use crate::devices::{Near, Want};
 use crate::problem::Site;
 use crate::text::{and, count, ticked};
 
@@ -17,24 +18,36 @@ pub(super) fn told(
     notes: &mut Notes,
 ) {
     let demand = &site.problem.demands[at];
-    for (want, &pf) in demand.wants.iter().zip(&best.choices[at].pfs) {
+    for (nth, (want, &pf)) in demand.wants.iter().zip(&best.choices[at].pfs).enumerate() {
         let pf = &site.devices.pfs[pf];
         let Some(nic) = planned.nics.get(want.nic) else {
             continue;
         };
-        if !want.named {
-            let what = if want.whole {
-                "the whole of"
-            } else {
-                "a virtual function of"
-            };
+        let what = if want.whole {
+            "the whole of"
+        } else {
+            "a virtual function of"
+        };
+        if want.named {
+            let text = format!(
+                "NIC {} is {what} {}, which is asked for",
+                want.nic,
+                pf.label()
+            );
+            notes.info("nic-named", text);
+        } else {
             let near = match nic.common().local {
                 Some(true) => ", which is on its node",
                 Some(false) | None => "",
             };
             notes.info(
                 "nic-chosen",
-                format!("NIC {} is {what} {}{near}", want.nic, pf.label()),
+                format!(
+                    "NIC {} is {what} {}{near}{}",
+                    want.nic,
+                    pf.label(),
+                    among(site, parts, want, best.choices[at].pfs[nth])
+                ),
             );
         }
         match (nic.common().local, pf.node) {
@@ -65,6 +78,38 @@ pub(super) fn told(
                 ),
             );
         }
+    }
+}
+
+/// Why this NIC and no other that would do: of those as near, whether another is left.
+fn among(site: &Site<'_>, parts: &PlanParts, want: &Want, chosen: usize) -> String {
+    let pfs = site.devices.pfs;
+    let node = pfs[chosen].node;
+    let as_near = |&&pf: &&usize| pf != chosen && (want.near == Near::Any || pfs[pf].node == node);
+    let others: Vec<usize> = want.candidates.iter().filter(as_near).copied().collect();
+    let whole = |pf: usize| {
+        let address = pfs[pf].address();
+        let mut cards = parts.slices.iter().flat_map(|slice| &slice.nics);
+        cards.any(|nic| nic.functions().contains(&address))
+    };
+    let split = |pf: usize| {
+        let split = parts.host.split.iter();
+        split
+            .filter(|it| it.device.address == pfs[pf].address())
+            .count()
+            > 0
+    };
+    let left = |pf: &&usize| !whole(**pf) && !(want.whole && split(**pf));
+    let left = others.iter().filter(left).min();
+    match left {
+        _ if want.candidates.len() == 1 => ", the only one that is free and as asked".into(),
+        None if others.is_empty() => ", the only one there".into(),
+        None => format!(", the only one left of {}", others.len() + 1),
+        Some(&other) if other > chosen => format!(
+            ", the first by address of {} that would do",
+            others.len() + 1
+        ),
+        Some(_) => String::new(),
     }
 }
 

@@ -52,6 +52,9 @@ pub(super) fn told(
             if host.free.len() == 1 { "is" } else { "are" },
         ),
     );
+    if let Some(text) = one_worker(server.online.len(), parts) {
+        notes.info("one-worker", text);
+    }
     if let Some(text) = headroom::kept(spec, site, parts) {
         notes.info("headroom", text);
     }
@@ -187,6 +190,26 @@ pub(super) fn told(
             "the placement fits; whether a better one exists was not worked out to the end".into(),
         );
     }
+}
+
+/// What the slices make of the server, against one worker as large as the largest of them.
+fn one_worker(cpus: usize, parts: &PlanParts) -> Option<String> {
+    let sizes = parts.slices.iter().map(|slice| slice.vcpus.len());
+    let (all, one) = (sizes.clone().sum::<usize>(), sizes.max()?);
+    let percent = |part: usize| (100 * part + cpus / 2).checked_div(cpus).unwrap_or(0);
+    let run = if all == 1 { "runs" } else { "run" };
+    let used = format!(
+        "{all} of {} {run} vCPUs ({} %)",
+        count(cpus, "CPU"),
+        percent(all)
+    );
+    Some(match parts.slices.as_slice() {
+        [_] => format!("{used}, as one worker on this server would"),
+        _ => format!(
+            "{used}; one worker on this server, the largest of these slices, would run {one} ({} %)",
+            percent(one)
+        ),
+    })
 }
 
 fn iommu(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
