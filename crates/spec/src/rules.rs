@@ -174,6 +174,7 @@ pub(crate) fn violations(host: &HostSpec, slices: &[(usize, &SliceSpec)]) -> Vec
     between::one_pool(&once, &mut found);
     between::unique_devices(slices, &mut found);
     between::apart_on_one(slices, &mut found);
+    between::bases_are_no_disks(host, slices, &mut found);
     found.0
 }
 

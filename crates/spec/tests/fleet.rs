@@ -5,7 +5,7 @@ use bmslice_spec::{Place, Slicing};
 
 fn parse(fleet: &str, more: &str) -> Slicing {
     let text = format!(
-        "apiVersion: bmslice/v1\nkind: Slicing\n{fleet}\nslices:\n  - {{ name: a, vcpus: 2, memory: {{ size: 1GiB }}, image: {{ base: a.qcow2, size: 8GiB }}{more} }}\n"
+        "apiVersion: bmslice/v1\nkind: Slicing\n{fleet}\nslices:\n  - {{ name: a, vcpus: 2, memory: {{ size: 1GiB }}, image: {{ base: 0.qcow2, size: 8GiB }}{more} }}\n"
     );
     Slicing::parse("a.yaml", &text).unwrap_or_else(|errors| panic!("{}", errors.render(false)))
 }

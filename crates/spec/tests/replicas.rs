@@ -10,7 +10,7 @@ fn parse(slices: &str) -> Slicing {
 
 fn slice(name: &str, more: &str) -> String {
     format!(
-        "  - {{ name: {name}, vcpus: 2, memory: {{ size: 1GiB }}, image: {{ base: a.qcow2, size: 8GiB }}{more} }}\n"
+        "  - {{ name: {name}, vcpus: 2, memory: {{ size: 1GiB }}, image: {{ base: 0.qcow2, size: 8GiB }}{more} }}\n"
     )
 }
 

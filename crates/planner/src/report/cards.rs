@@ -99,7 +99,7 @@ fn among(site: &Site<'_>, parts: &PlanParts, want: &Want, chosen: usize) -> Stri
             .count()
             > 0
     };
-    let left = |pf: &&usize| !whole(**pf) && !(want.whole && split(**pf));
+    let left = |pf: &&usize| !(whole(**pf) || want.whole && split(**pf));
     let left = others.iter().filter(left).min();
     match left {
         _ if want.candidates.len() == 1 => ", the only one that is free and as asked".into(),

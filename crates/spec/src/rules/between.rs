@@ -2,12 +2,12 @@
 //!
 //! Takes all slices; notes what does not hold, with both places.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bmslice_model::{MacAddress, count};
 
 use crate::rules::{Found, Path};
-use crate::sealed::{NicChoice, NicKind, SliceSpec};
+use crate::sealed::{HostSpec, NicChoice, NicKind, SliceSpec};
 
 /// Two slices that are to be apart and both name one server.
 pub(super) fn apart_on_one(slices: &[(usize, &SliceSpec)], found: &mut Found) {
@@ -185,5 +185,65 @@ pub(super) fn unique_devices(slices: &[(usize, &SliceSpec)], found: &mut Found) 
                 whole.insert(key, at);
             }
         }
+    }
+}
+
+/// A base image is read by many and written to by none: it is no slice's own disk or seed.
+pub(super) fn bases_are_no_disks(
+    host: &HostSpec,
+    slices: &[(usize, &SliceSpec)],
+    found: &mut Found,
+) {
+    // Which slice's name would make a base image its file: looked up by base, of which there are few.
+    let folder = host.images.trim_end_matches('/');
+    let file_of = |base: &'_ str| -> Option<(String, &'static str)> {
+        let file = match base.strip_prefix('/') {
+            Some(_) => base.strip_prefix(folder)?.strip_prefix('/')?,
+            None => base,
+        };
+        let disk = file.strip_suffix(".qcow2").map(|name| (name, "disk"));
+        let seed = || file.strip_suffix("-seed.iso").map(|name| (name, "seed"));
+        disk.or_else(seed)
+            .map(|(name, what)| (name.to_owned(), what))
+    };
+    let mut bases: HashMap<&str, Option<(String, &'static str)>> = HashMap::new();
+    for (_, slice) in slices {
+        let base = slice.image.base.as_str();
+        bases.entry(base).or_insert_with(|| file_of(base));
+    }
+    let names: HashSet<&str> = bases.values().flatten().map(|(n, _)| n.as_str()).collect();
+    let owners: HashMap<&str, (usize, &SliceSpec)> = slices
+        .iter()
+        .filter(|(_, slice)| names.contains(slice.name.as_str()))
+        .map(|&(i, slice)| (slice.name.as_str(), (i, slice)))
+        .collect();
+    if owners.is_empty() {
+        return;
+    }
+    let mut told = None;
+    for &(i, slice) in slices {
+        let base = &slice.image.base;
+        let Some((name, what)) = bases.get(base.as_str()).and_then(Option::as_ref) else {
+            continue;
+        };
+        let Some(&(at, other)) = owners.get(name.as_str()) else {
+            continue;
+        };
+        // Of replicas once.
+        if told.replace(i) == Some(i) {
+            continue;
+        }
+        let slices = Path::default().field("slices");
+        found.clash(
+            slices.index(i).field("image").field("base"),
+            format!(
+                "the base image `{}` is the {what} of slice `{}`, which is written to",
+                crate::diagnostic::shown(base),
+                other.name
+            ),
+            "give the image or the slice another name",
+            slices.index(at).field("name"),
+            "its name makes it that file",
+        );
     }
 }
