@@ -5,6 +5,7 @@
 //! crates share no line, so that a mistake in one cannot hide in the other. Never stops at the
 //! first violation, and never panics on a plan that somebody edited.
 
+mod alone;
 mod boot;
 mod cpus;
 mod document;
@@ -22,6 +23,7 @@ use bmslice_model::SliceName;
 use bmslice_plan::{Plan, SlicePlan};
 use bmslice_spec::{SliceSpec, Slicing};
 
+pub use alone::check_alone;
 use server::Server;
 
 /// A rule that a plan breaks.
@@ -119,10 +121,15 @@ pub fn check_following(
         in_force,
         server: Server::of(inventory),
     };
+    all(&case, INVARIANTS)
+}
+
+/// What breaks these rules.
+fn all(case: &Case<'_>, rules: &[Invariant]) -> Vec<Violation> {
     let mut found = Found::default();
-    for invariant in INVARIANTS {
+    for invariant in rules {
         found.code = invariant.code;
-        (invariant.test)(&case, &mut found);
+        (invariant.test)(case, &mut found);
     }
     found.violations
 }

@@ -9,7 +9,7 @@ mod server;
 
 use std::collections::BTreeSet;
 
-use bmslice_check::{INVARIANTS, Violation, check, check_following};
+use bmslice_check::{INVARIANTS, Violation, check, check_alone, check_following};
 use bmslice_inventory::Inventory;
 use bmslice_model::{ByteSize, CpuSet, NumaNodeId, VlanId};
 use bmslice_plan::{DeviceRef, HugePagePlan, NicPlan, Plan, PlanFileError, PlanParts, SplitPlan};
@@ -548,6 +548,85 @@ fn no_number_flag_or_word_of_a_plan_can_change_unseen() {
                 "{path} became {}",
                 wrong.pointer(&path).unwrap()
             );
+        }
+    }
+}
+
+/// What nobody can tell from the plan alone, or what may change while it takes effect.
+const NOT_ALONE: [&str; 17] = [
+    "spec-digest",
+    "fingerprint",
+    "slices",
+    "apart",
+    "selector",
+    "headroom",
+    "as-asked",
+    "identity",
+    "cpu-usable",
+    "foreign-domain",
+    "vcpu-count",
+    "memory-fits",
+    "kernel-args",
+    "device-exists",
+    "host-needed",
+    "iommu-group",
+    "queues",
+];
+
+#[test]
+fn a_plan_that_was_edited_is_caught_without_its_spec() {
+    let right = Plan::new(server::parts()).unwrap();
+    assert_eq!(check_alone(&server::inventory(), &right), []);
+    let mut missed = Vec::new();
+    for (code, what, wrong) in MUTATIONS {
+        let InPlan(edit) = wrong else { continue };
+        if NOT_ALONE.contains(code) {
+            continue;
+        }
+        let mut parts = server::parts();
+        edit(&mut parts);
+        if let Ok(plan) = Plan::new(parts)
+            && check_alone(&server::inventory(), &plan).is_empty()
+        {
+            missed.push(format!("{code}: {what}"));
+        }
+    }
+    // Each of these is a right plan of another spec.
+    let asked = [
+        "disk: a smaller disk",
+        "disk: another base",
+        "disk: a copy instead",
+        "disk: another set-up",
+        "pool: a core more",
+        "pool: no IOThread",
+        "pool: shared though its own was asked",
+        "isolation: settings that nobody asked for",
+        "nic-as-asked: a card fewer",
+        "nic-as-asked: another order",
+        "nic-as-asked: taken from the host though not asked",
+        "nic-as-asked: another VLAN",
+        "nic-as-asked: trusted though not asked",
+        "nic-as-asked: another libvirt network",
+        "mac: not the one asked",
+    ];
+    assert_eq!(missed, asked);
+}
+
+#[test]
+fn a_vcpu_on_any_other_cpu_is_caught_without_the_spec() {
+    for slice in 0..server::parts().slices.len() {
+        for vcpu in 0..server::parts().slices[slice].vcpus.len() {
+            for other in 0..28 {
+                let mut parts = server::parts();
+                if parts.slices[slice].vcpus[vcpu] == cpu(other) {
+                    continue;
+                }
+                parts.slices[slice].vcpus[vcpu] = cpu(other);
+                if let Ok(plan) = Plan::new(parts) {
+                    let found = check_alone(&server::inventory(), &plan);
+                    assert!(!found.is_empty(), "slice {slice}, vCPU {vcpu} on {other}");
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bmslice_inventory::Inventory;
-use bmslice_plan::{Plan, PlanFileError};
+use bmslice_plan::{Fingerprint, Plan, PlanFileError};
 use bmslice_planner::{Refusal, Running};
 use bmslice_spec::Slicing;
 
@@ -144,6 +144,24 @@ pub(crate) fn judged(
     ))
 }
 
+/// Has a plan file judged by the checker on the server that it is for. Of one that has moved since,
+/// `apply` says what moved.
+pub(crate) fn judged_alone(path: &Path, inventory: &Inventory, plan: &Plan) -> Result<(), Failure> {
+    let fingerprint = &plan.parts().server.fingerprint;
+    if !fingerprint.moved(&Fingerprint::of(inventory)).is_empty() {
+        return Ok(());
+    }
+    let violations = bmslice_check::check_alone(inventory, plan);
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let all = violations.iter().fold(
+        format!("`{}` breaks the rules of plans:", path.display()),
+        |all, violation| format!("{all}\n  - {violation}"),
+    );
+    Err(Failure::refused(all).hint("plan anew: a plan is not to be edited"))
+}
+
 fn refusal(refusal: Refusal) -> Failure {
     let (exit, mut text) = match &refusal {
         Refusal::Unsound(source) => (Exit::Failed, format!("{refusal}: {source}")),
@@ -158,5 +176,52 @@ fn refusal(refusal: Refusal) -> Failure {
     match refusal.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bmslice_plan::PlanParts;
+
+    fn seed() -> (Inventory, PlanParts) {
+        let inventory = include_str!("../../../examples/seed/inventory.json");
+        let plan = include_str!("../../../examples/seed/plan.json");
+        let plan = Plan::parse(plan).unwrap();
+        (serde_json::from_str(inventory).unwrap(), plan.into_parts())
+    }
+
+    fn said(inventory: &Inventory, parts: PlanParts) -> String {
+        let plan = Plan::new(parts).unwrap();
+        match judged_alone(Path::new("plan.json"), inventory, &plan) {
+            Ok(()) => String::new(),
+            Err(failure) => format!("{failure:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plan_file_that_was_edited_is_refused_before_it_is_applied() {
+        let (inventory, right) = seed();
+        assert_eq!(said(&inventory, right.clone()), "");
+        // Red's first vCPU on a core of Blue's node, Blue's on Red's.
+        let mut swapped = right.clone();
+        let (red, blue) = (swapped.slices[0].vcpus[0], swapped.slices[1].vcpus[0]);
+        swapped.slices[0].vcpus[0] = blue;
+        swapped.slices[1].vcpus[0] = red;
+        let told = said(&inventory, swapped);
+        assert!(told.contains("which is not on node 0"), "{told}");
+        assert!(told.contains("a plan is not to be edited"), "{told}");
+        // More memory in a cell than the slice has.
+        let mut more = right.clone();
+        more.slices[0].cells[0].memory = bmslice_model::ByteSize::from_gib(9);
+        assert!(said(&inventory, more).contains("[cells]"));
+    }
+
+    #[test]
+    fn of_a_server_that_has_moved_apply_says_what_did() {
+        let (mut inventory, mut edited) = seed();
+        edited.slices[0].cells[0].memory = bmslice_model::ByteSize::from_gib(9);
+        inventory.pci.retain(|function| !function.is_network());
+        assert_eq!(said(&inventory, edited), "");
     }
 }

@@ -321,6 +321,8 @@ proptest! {
             Ok(first) => {
                 let violations = bmslice_check::check(&spec, &server, &first);
                 prop_assert!(violations.is_empty(), "{violations:#?}\n{}", first.to_json());
+                let violations = bmslice_check::check_alone(&server, &first);
+                prop_assert!(violations.is_empty(), "alone: {violations:#?}");
                 prop_assert_eq!(Plan::parse(&first.to_json()).unwrap(), first.clone());
                 prop_assert_eq!(plan(&spec, &server).unwrap().to_json(), first.to_json());
                 let after = applied(&server, &first);
@@ -328,6 +330,8 @@ proptest! {
                 prop_assert_eq!(moved(&first, &again), Vec::<String>::new());
                 let violations = bmslice_check::check(&spec, &after, &again);
                 prop_assert!(violations.is_empty(), "in force: {violations:#?}");
+                let violations = bmslice_check::check_alone(&after, &again);
+                prop_assert!(violations.is_empty(), "alone, in force: {violations:#?}");
             }
             Err(refusal) => {
                 prop_assert!(!matches!(refusal.code(), "unsound" | "argument"), "{refusal:?}");

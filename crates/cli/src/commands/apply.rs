@@ -100,7 +100,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     }
     let inventory = server::live(&machine, context)?;
     let plan = match document {
-        Document::Plan(plan) => *plan,
+        Document::Plan(plan) => {
+            documents::judged_alone(&arguments.document, &inventory, &plan)?;
+            *plan
+        }
         Document::Spec(spec) => {
             let previous = in_force(&machine, context)?;
             documents::planned(&spec, &inventory, previous.as_ref())?

@@ -37,6 +37,8 @@ fn holds(spec: &Slicing, server: &Inventory, plan: &Plan) {
 fn follows(spec: &Slicing, server: &Inventory, plan: &Plan, in_force: Option<&Plan>) {
     let violations = bmslice_check::check_following(spec, server, plan, in_force);
     assert!(violations.is_empty(), "{violations:#?}");
+    let violations = bmslice_check::check_alone(server, plan);
+    assert_eq!(violations, [], "alone");
 }
 
 fn planned(spec: &Slicing, server: &Inventory) -> Plan {
