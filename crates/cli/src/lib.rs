@@ -17,6 +17,7 @@ mod output;
 mod own;
 mod picture;
 mod plan_change;
+mod plan_difference;
 mod plan_page;
 mod progress;
 mod server;

@@ -6,8 +6,10 @@
 //! one, and never touches a disk.
 
 use bmslice_model::CpuSet;
-use bmslice_plan::{Plan, SlicePlan};
+use bmslice_plan::{NicPlan, Plan, SlicePlan};
 use serde::Serialize;
+
+use crate::plan_difference;
 
 /// What becomes of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -106,7 +108,7 @@ pub(crate) fn changes(old: Option<&Plan>, new: Option<&Plan>) -> Vec<Change> {
                 format!("runs on until `bmslice release {}`", slice.name)
             } else {
                 format!(
-                    "`bmslice release {}` before the plan is applied: {heirs} its CPUs",
+                    "`bmslice release {}` before the plan is applied: {heirs}",
                     slice.name
                 )
             };
@@ -127,23 +129,38 @@ pub(crate) fn changes(old: Option<&Plan>, new: Option<&Plan>) -> Vec<Change> {
     changes
 }
 
-/// Who gets CPUs that a slice had, as ``\`red\` gets``: while both run they would share them.
+/// Who gets CPUs or NICs that a slice had, and which, as ``\`red\` gets its CPUs``: while both run
+/// they would share them.
 fn heirs(had: &SlicePlan, new: Option<&Plan>) -> String {
     let slices = new.map_or(&[][..], |new| new.slices());
     // A sibling that it lends now ran nothing before.
     let stays = new.and_then(|new| new.slice(had.name.as_str()));
     let lent = stays.map_or_else(CpuSet::new, |slice| slice.shared_siblings.clone());
     let had_cpus = had.held().difference(&lent.intersection(&had.idle));
-    let names: Vec<String> = slices
-        .iter()
-        .filter(|slice| slice.name != had.name)
-        .filter(|slice| !slice.owned().is_disjoint(&had_cpus))
-        .map(|slice| format!("`{}`", slice.name))
+    let had_nics: Vec<_> = had.nics.iter().flat_map(NicPlan::functions).collect();
+    let gets = |slice: &SlicePlan| {
+        let cpus = !slice.owned().is_disjoint(&had_cpus);
+        let mut functions = slice.nics.iter().flat_map(NicPlan::functions);
+        (cpus, functions.any(|function| had_nics.contains(&function)))
+    };
+    let others = slices.iter().filter(|slice| slice.name != had.name);
+    let all: Vec<(String, (bool, bool))> = others
+        .map(|slice| (format!("`{}`", slice.name), gets(slice)))
+        .filter(|(_, (cpus, nics))| *cpus || *nics)
         .collect();
+    let what = match (
+        all.iter().any(|(_, (cpus, _))| *cpus),
+        all.iter().any(|(_, (_, nics))| *nics),
+    ) {
+        (true, true) => "CPUs and NICs",
+        (false, true) => "NICs",
+        (_, false) => "CPUs",
+    };
+    let names: Vec<String> = all.into_iter().map(|(name, _)| name).collect();
     match names.as_slice() {
         [] => String::new(),
-        [one] => format!("{one} gets"),
-        more => format!("{} get", more.join(", ")),
+        [one] => format!("{one} gets its {what}"),
+        more => format!("{} get its {what}", more.join(", ")),
     }
 }
 
@@ -164,14 +181,14 @@ fn kept_or_changed(was: &SlicePlan, slice: &SlicePlan, heirs: &str) -> Change {
         shared_siblings: slice.shared_siblings.clone(),
         ..was.clone()
     };
-    let (restarting, others) = slice_changes(was, slice);
+    let (restarting, others) = plan_difference::of_slice(was, slice);
     if restarting.is_empty() && others.is_empty() {
         return Change::new(Sign::Kept, Some(slice));
     }
     let mut change = Change::new(Sign::Changed, Some(slice));
     change.restarts = !restarting.is_empty();
     change.guest = if !heirs.is_empty() {
-        format!("shut it down before the plan is applied: {heirs} its CPUs")
+        format!("shut it down before the plan is applied: {heirs}")
     } else if change.restarts {
         "runs on as it was until it is restarted".into()
     } else {
@@ -183,108 +200,17 @@ fn kept_or_changed(was: &SlicePlan, slice: &SlicePlan, heirs: &str) -> Change {
 
 fn host(a: &Plan, b: &Plan) -> Option<Change> {
     let (a, b) = (a.host(), b.host());
-    let mut change = Change::new(Sign::Changed, None);
-    let what = &mut change.what;
-    cpus("its CPUs", &a.cpus, &b.cpus, what);
-    cpus("isolated", &a.isolated, &b.isolated, what);
-    let args = |args: &[bmslice_model::KernelArg]| -> String {
-        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        args.join(" ")
-    };
-    let (before, now) = (args(&a.kernel_args), args(&b.kernel_args));
-    changed("kernel args", &before, &now, what);
-    if a.huge_pages != b.huge_pages {
-        what.push("other huge pages".into());
-    }
-    if a.split != b.split {
-        what.push("other NICs split into VFs".into());
-    }
-    if a.queues != b.queues {
-        what.push("other queues of NICs".into());
-    }
+    let what = plan_difference::of_host(a, b);
     if what.is_empty() {
         return None;
     }
-    if before != now {
+    let mut change = Change::new(Sign::Changed, None);
+    change.what = what;
+    if a.kernel_args != b.kernel_args {
         change.guest = "the server reboots, and all of its guests with it".into();
         change.restarts = true;
     }
     Some(change)
-}
-
-/// What needs a restart of the guest, and what does not.
-fn slice_changes(a: &SlicePlan, b: &SlicePlan) -> (Vec<String>, Vec<String>) {
-    let mut all = Vec::new();
-    let pins = |slice: &SlicePlan| {
-        let pins: Vec<String> = slice.vcpus.iter().map(ToString::to_string).collect();
-        pins.join(",")
-    };
-    changed("vCPUs on", &pins(a), &pins(b), &mut all);
-    cpus("emulator on", &a.emulator, &b.emulator, &mut all);
-    changed(
-        "memory",
-        &a.memory.to_string(),
-        &b.memory.to_string(),
-        &mut all,
-    );
-    let page = |slice: &SlicePlan| {
-        slice
-            .huge_pages
-            .map_or_else(|| "plain".into(), |page| page.to_string())
-    };
-    changed("pages", &page(a), &page(b), &mut all);
-    for (differs, what) in [
-        (a.tenant != b.tenant, "another tenant"),
-        (a.iothreads != b.iothreads, "other IOThreads"),
-        (a.cells != b.cells, "other guest NUMA cells"),
-        (a.nics != b.nics, "other NICs"),
-        (a.machine != b.machine, "another machine type"),
-    ] {
-        if differs {
-            all.push(what.into());
-        }
-    }
-    let mut others = Vec::new();
-    for (differs, what) in [
-        (
-            a.disk != b.disk,
-            "another disk (one that is there is kept as it is)",
-        ),
-        (
-            a.guest != b.guest,
-            "another set-up inside (only a new disk takes it)",
-        ),
-        (a.autostart != b.autostart, "autostart"),
-        (
-            a.up_within_seconds != b.up_within_seconds,
-            "the time to come up",
-        ),
-    ] {
-        if differs {
-            others.push(what.into());
-        }
-    }
-    if all.is_empty() && others.is_empty() && a != b {
-        all.push("other details".into());
-    }
-    (all, others)
-}
-
-fn cpus(what: &str, a: &CpuSet, b: &CpuSet, all: &mut Vec<String>) {
-    changed(what, &a.to_string(), &b.to_string(), all);
-}
-
-fn changed(what: &str, a: &str, b: &str, all: &mut Vec<String>) {
-    let shown = |text: &str| {
-        if text.is_empty() {
-            "none".to_owned()
-        } else {
-            text.to_owned()
-        }
-    };
-    if a != b {
-        all.push(format!("{what} {} instead of {}", shown(b), shown(a)));
-    }
 }
 
 #[cfg(test)]
@@ -335,12 +261,12 @@ mod tests {
         assert_eq!(
             said[1],
             "~ Blue_k8s_cluster_worker1: vCPUs on 7,5,9,11,17,19,21,23 instead of \
-             5,7,9,11,17,19,21,23; autostart → restarts with the server"
+             5,7,9,11,17,19,21,23; autostart off → restarts with the server"
         );
         assert_eq!(
             said[2],
             "- Red_k8s_cluster_worker1: no longer wanted here → `bmslice release \
-             Red_k8s_cluster_worker1` before the plan is applied: `green` gets its CPUs"
+             Red_k8s_cluster_worker1` before the plan is applied: `green` gets its CPUs and NICs"
         );
         assert!(said[3].starts_with("~ host: kernel args none instead of intel_iommu=on"));
         assert!(said[3].ends_with("→ the server reboots, and all of its guests with it"));
@@ -374,16 +300,58 @@ mod tests {
         });
         let changes = changes(Some(&old), Some(&new));
         let said: Vec<String> = changes.iter().map(Change::line).collect();
-        assert_eq!(said[0], "~ Red_k8s_cluster_worker1: autostart → runs on");
+        assert_eq!(
+            said[0],
+            "~ Red_k8s_cluster_worker1: autostart off → runs on"
+        );
         assert_eq!(said[1], "= Blue_k8s_cluster_worker1");
         assert!(said[2].starts_with("+ third"));
         // And it is back when the third leaves; who stays keeps what it has.
         let back = super::changes(Some(&new), Some(&old));
-        assert!(back[0].line().ends_with("autostart → runs on"));
+        assert!(back[0].line().ends_with("autostart on → runs on"));
         assert_eq!(
             back[2].line(),
             "- third: no longer wanted here → `bmslice release third` before the plan is applied: `Red_k8s_cluster_worker1` gets its CPUs"
         );
+    }
+
+    #[test]
+    fn who_gets_a_nic_of_one_that_still_runs_is_said() {
+        let new = edited(|parts| {
+            let red = parts.slices.remove(0);
+            parts.slices[0].nics = red.nics;
+        });
+        assert_eq!(
+            lines(&new)[1],
+            "- Red_k8s_cluster_worker1: no longer wanted here → `bmslice release \
+             Red_k8s_cluster_worker1` before the plan is applied: `Blue_k8s_cluster_worker1` gets its NICs"
+        );
+    }
+
+    #[test]
+    fn what_changes_is_said_with_both_values() {
+        let new = edited(|parts| {
+            let [red, blue] = &mut parts.slices[..] else {
+                panic!("two slices")
+            };
+            red.memory = bmslice_model::ByteSize::from_gib(9);
+            red.cells[0].memory = red.memory;
+            std::mem::swap(&mut red.nics, &mut blue.nics);
+            red.iothreads.push(red.emulator.clone());
+            blue.nics.clear();
+            blue.disk.size = bmslice_model::ByteSize::from_gib(200);
+            parts.host.settings.ksm = Some(false);
+        });
+        let said = lines(&new);
+        assert_eq!(
+            said[0],
+            "~ Red_k8s_cluster_worker1: 2 IOThreads instead of 1 IOThread; memory 9GiB instead of 8GiB; NIC 0: the whole of 0000:01:00.1 (eno2) instead of the whole of 0000:01:00.0 (eno1); NIC 0's MAC bc:30:5b:f2:87:50 instead of bc:30:5b:f2:87:52; the fabric should show something else of NIC 0 → runs on as it was until it is restarted"
+        );
+        assert_eq!(
+            said[1],
+            "~ Blue_k8s_cluster_worker1: NIC 0 goes: the whole of 0000:01:00.1 (eno2); disk size 200GiB instead of 100GiB (a disk that is there is kept as it is) → shut it down before the plan is applied: `Red_k8s_cluster_worker1` gets its NICs"
+        );
+        assert_eq!(said[2], "~ host: ksm off instead of as it is");
     }
 
     #[test]
@@ -392,7 +360,7 @@ mod tests {
         let changes = changes(Some(&seed()), Some(&new));
         assert_eq!(
             changes[0].line(),
-            "~ Red_k8s_cluster_worker1: autostart → runs on"
+            "~ Red_k8s_cluster_worker1: autostart off → runs on"
         );
         assert!(!changes[0].restarts);
     }
