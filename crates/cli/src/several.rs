@@ -4,7 +4,7 @@
 //! every plan has passed the checker before anything is written, and nothing is written when a slice
 //! has no place or a file of the user's is in the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bmslice_inventory::Inventory;
@@ -107,9 +107,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         }
     );
     let mut failure = Failure::refused(text);
-    let changes = placement.unplaced.iter().filter_map(|u| u.change.as_ref());
-    let hints: Vec<String> = changes
-        .map(|(server, change)| several_page::hint(server, change))
+    // Of replicas, one change is all of them's; it was tried for the one that is named.
+    let mut told = BTreeSet::new();
+    let alone = placement.unplaced.len() == 1;
+    let hints: Vec<String> = placement
+        .unplaced
+        .iter()
+        .filter_map(|it| Some((it, it.change.as_ref()?)))
+        .map(|(it, (server, change))| (it, several_page::hint(server, change)))
+        .filter(|(_, hint)| told.insert(hint.clone()))
+        .map(|(it, hint)| match alone {
+            true => hint,
+            false => format!("for `{}`: {hint}", it.slice),
+        })
         .collect();
     for hint in hints.iter().take(HINTS) {
         failure = failure.hint(hint);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bmslice_plan::{NicPlan, PlanParts, SlicePlan};
+use bmslice_model::SliceName;
+use bmslice_plan::{Level, NicPlan, PlanParts, SlicePlan};
 use bmslice_planner::{Change as Nearest, servers::Unplaced};
 use bmslice_spec::Slicing;
 use serde::Serialize;
@@ -121,7 +122,18 @@ impl Usage {
                 count(usize::try_from(gap).unwrap_or(usize::MAX), "slice")
             )
         };
-        let one = self.placed.min(self.servers);
+        let one_worker = match (self.placed, self.placed.min(self.servers)) {
+            (0, _) => "none of these slices".to_owned(),
+            (1, _) => "the one slice".to_owned(),
+            (all, one) if all <= self.servers => format!("all {one} slices"),
+            (_, 1) => "the largest of these slices".to_owned(),
+            (_, one) => format!("the {one} largest of these slices"),
+        };
+        let more = if self.placed > self.servers {
+            format!("; all {} would need as many servers", self.placed)
+        } else {
+            String::new()
+        };
         vec![
             (
                 "servers",
@@ -147,11 +159,10 @@ impl Usage {
             (
                 "one worker a server",
                 format!(
-                    "the {one} largest of these slices, {} of {} ({}); all {} would need as many servers",
+                    "{one_worker}, {} of {} ({}){more}",
                     self.one_worker_vcpus,
                     count(self.cpus, "CPU"),
                     percent(self.one_worker_vcpus, self.cpus),
-                    self.placed
                 ),
             ),
         ]
@@ -339,20 +350,69 @@ pub(crate) fn page(result: &Planned<'_>, output: &Output) -> String {
         }
     }
     page.table(&all);
+    costs(result, &mut page);
     if !result.lost.is_empty() || result.servers.iter().any(|read| read.previous.is_some()) {
         all_the_changes(result, &mut page);
     }
     if !result.placement.unplaced.is_empty() {
         page.heading("No place");
         let names: Vec<&str> = result.servers.iter().map(|read| read.name()).collect();
-        for unplaced in &result.placement.unplaced {
-            page.line(unplaced.slice.as_str());
+        let written = |name: &SliceName| {
+            let slice = result.spec.slices.iter().find(|slice| slice.name == *name);
+            slice.map(|slice| slice.written().clone())
+        };
+        // Of replicas one is told, since the others ask for the same.
+        let all = &result.placement.unplaced;
+        for alike in all.chunk_by(|a, b| written(&a.slice) == written(&b.slice)) {
+            let [unplaced, others @ ..] = alike else {
+                continue;
+            };
+            page.line(&match others {
+                [] => unplaced.slice.to_string(),
+                [.., last] => format!(
+                    "{}, and {} more to {} likewise",
+                    unplaced.slice,
+                    others.len(),
+                    last.slice
+                ),
+            });
             for why in why(unplaced, &names, result.spec) {
                 page.paragraph(&format!("- {why}"), 2);
             }
         }
     }
     page.finish()
+}
+
+/// Costs that are told of one server's page at most.
+const COSTS: usize = 20;
+
+/// What nobody may have wanted; the reasons for all else are in each plan's report.
+fn costs(result: &Planned<'_>, page: &mut Page<'_>) {
+    let mut all: Vec<String> = Vec::new();
+    for (at, read) in result.servers.iter().enumerate() {
+        let plan = plan_of(result, at).into_iter();
+        let findings = plan.flat_map(|plan| &plan.parts().report.findings);
+        all.extend(findings.filter(|it| it.level == Level::Warning).map(|it| {
+            let about = it.slice.as_ref().map(|slice| format!(", {slice}"));
+            format!(
+                "- {}{}: {}",
+                read.name(),
+                about.unwrap_or_default(),
+                it.text
+            )
+        }));
+    }
+    if all.is_empty() {
+        return;
+    }
+    page.heading("Costs");
+    for cost in all.iter().take(COSTS) {
+        page.paragraph(cost, 2);
+    }
+    if let Some(more) = all.len().checked_sub(COSTS).filter(|more| *more > 0) {
+        page.line(&format!("{more} more: `-o json` has them, and all reasons"));
+    }
 }
 
 fn all_the_changes(result: &Planned<'_>, page: &mut Page<'_>) {
