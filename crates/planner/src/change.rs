@@ -12,7 +12,7 @@ use bmslice_spec::{HostSpec, NicChoice, NicKind, NicNuma, Numa, Sharing, SliceSp
 use crate::text::{and, named, ticked};
 
 /// More slices than this that are left out are not all named.
-const MOST_TOLD: usize = 4;
+const MOST_TOLD: usize = 8;
 
 /// One change to what is wanted. Its slices are those that the file names: of replicas, all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +137,8 @@ pub enum Change {
     LeaveOut {
         /// The slices.
         slices: Vec<SliceName>,
+        /// Those that stay.
+        rest: Vec<SliceName>,
     },
     /// Fewer slices of those that are written as one.
     Replicas {
@@ -227,17 +229,23 @@ impl fmt::Display for Change {
             }
             Self::NotApart { slice } => write!(f, "without `apart` for slice `{slice}` it fits"),
             Self::Without { slice } => write!(f, "without slice `{slice}` the others fit"),
-            Self::LeaveOut { slices } => match slices.as_slice() {
-                [first, second, .., last] if slices.len() > MOST_TOLD => write!(
-                    f,
-                    "without {} slices (`{first}`, `{second}`, … `{last}`) the others fit",
-                    slices.len()
-                ),
-                _ => write!(
+            Self::LeaveOut { slices, rest } => match slices.as_slice() {
+                all if all.len() <= MOST_TOLD => write!(
                     f,
                     "without the slices {} the others fit",
-                    and(slices.iter().map(ticked))
+                    and(all.iter().map(ticked))
                 ),
+                _ if rest.len() <= MOST_TOLD => {
+                    let word = if rest.len() == 1 { "slice" } else { "slices" };
+                    let rest = and(rest.iter().map(ticked));
+                    write!(f, "with only the {word} {rest} it fits")
+                }
+                [first, .., last] => write!(
+                    f,
+                    "without {} slices (from `{first}` to `{last}`) the others fit",
+                    slices.len()
+                ),
+                _ => Ok(()),
             },
             Self::Replicas { slice, replicas } => {
                 write!(f, "with `replicas: {replicas}` for slice `{slice}` it fits")
@@ -346,7 +354,7 @@ impl Change {
             Self::NotApart { slice } => edit(slice, &|s| s.apart = None),
             Self::Repack | Self::OneMore { .. } => {}
             Self::Without { slice } => slices.retain(|s| s.written() != slice),
-            Self::LeaveOut { slices: all } => {
+            Self::LeaveOut { slices: all, .. } => {
                 let all: BTreeSet<&SliceName> = all.iter().collect();
                 slices.retain(|s| !all.contains(s.written()));
             }

@@ -48,7 +48,14 @@ fn leave_out(spec: &Slicing, standing: &Standing<'_>, first: Option<&Change>) ->
     let (mut host, mut slices) = (spec.host.clone(), spec.slices.clone());
     if let Some(first) = first {
         first.make(&mut host, &mut slices);
+        // To leave slices out needs no other change of them first.
+        if slices.len() < spec.slices.len() {
+            return leave_out(spec, standing, None);
+        }
     }
+    let changed: Vec<bool> = (spec.slices.iter().zip(&slices))
+        .map(|(was, now)| was != now)
+        .collect();
     let fit = |kept: &[bool]| {
         let kept = slices.iter().zip(kept).filter(|(_, kept)| **kept);
         let kept: Vec<SliceSpec> = kept.map(|(slice, _)| slice.clone()).collect();
@@ -73,6 +80,13 @@ fn leave_out(spec: &Slicing, standing: &Standing<'_>, first: Option<&Change>) ->
         kept[at] = true;
         kept[at] = fit(&kept);
     }
+    if changed
+        .iter()
+        .zip(&kept)
+        .any(|(changed, kept)| *changed && !kept)
+    {
+        return leave_out(spec, standing, None);
+    }
     if !kept.contains(&true) {
         return None;
     }
@@ -92,7 +106,12 @@ fn leave_out(spec: &Slicing, standing: &Standing<'_>, first: Option<&Change>) ->
     match all.as_slice() {
         [] => {}
         [one] => changes.push(Change::Without { slice: one.clone() }),
-        _ => changes.push(Change::LeaveOut { slices: all }),
+        _ => {
+            let rest = slices.iter().zip(&kept).filter(|(_, kept)| **kept);
+            let mut rest: Vec<SliceName> = rest.map(|(s, _)| s.written().clone()).collect();
+            rest.dedup();
+            changes.push(Change::LeaveOut { slices: all, rest });
+        }
     }
     match changes.len() {
         0 => None,
