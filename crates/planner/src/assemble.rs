@@ -59,6 +59,10 @@ pub(crate) fn parts(
         .iter()
         .flat_map(|slice| &slice.nics)
         .any(|nic| !nic.functions().is_empty());
+    // An IOMMU that is on for devices stays on when they are given back: to turn it off would cost
+    // the others a reboot and gain nothing.
+    let mut earlier = previous.iter().flat_map(|plan| &plan.host().kernel_args);
+    let devices = devices || earlier.any(|arg| arg.is("iommu"));
     let mut kernel_args = kernel::args(server, &spec.host, &isolated, &huge_pages, devices)?;
     // After ours: none of them is one that the plan sets.
     kernel_args.extend(spec.host.kernel_args.iter().cloned());

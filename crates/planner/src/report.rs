@@ -182,8 +182,13 @@ fn why(site: &Site<'_>, best: &Best, parts: &PlanParts, at: usize, slice: &Slice
             )
         });
         return format!(
-            "it needs {} and beside the others {}",
+            "it needs {} and {}{}",
             count(need, "whole core"),
+            if parts.slices.len() > 1 {
+                "beside the others "
+            } else {
+                ""
+            },
             and(rest)
         );
     }

@@ -93,3 +93,27 @@ fn a_domain_keeps_its_uuid_when_the_server_is_renamed() {
     assert_eq!(second.slices()[0].uuid, first.slices()[0].uuid);
     assert_eq!(second.parts().follows, Some(first.digest()));
 }
+
+#[test]
+fn giving_back_the_last_device_reboots_nobody() {
+    let server = lab();
+    let plain = |name: &str| {
+        let mut slice = slice(name, 2);
+        slice.hugepages = None;
+        slice.memory = ByteSize::from_gib(1);
+        slice
+    };
+    let mut with_nic = plain("with-nic");
+    with_nic.nics = vec![whole(by_name("n0p0"))];
+    let first = planned(&spec(vec![with_nic, plain("stays")]), &server);
+    let args = |plan: &Plan| plan.host().kernel_args.clone();
+    assert!(args(&first).iter().any(|arg| arg.is("iommu")));
+    let after = applied(&server, &first);
+    let rest = spec(vec![plain("stays")]);
+    let second = plan_following(&rest, &after, Some(&first)).unwrap();
+    follows(&rest, &after, &second, Some(&first));
+    assert_eq!(args(&second), args(&first));
+    // A server that never had one is not told of an IOMMU.
+    let fresh = planned(&rest, &server);
+    assert!(!args(&fresh).iter().any(|arg| arg.is("iommu")));
+}
