@@ -354,6 +354,11 @@ fn most_vcpus(slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) -> Option<Chang
         slice: slice.written().clone(),
         vcpus: each * cells,
     };
+    // Where neither one nor two of each cell help, none of the halves is asked.
+    let few = (1..=2).filter(|each| each * cells < slice.vcpus);
+    if !few.into_iter().any(|each| fits(&with(each))) {
+        return None;
+    }
     let low = most_below(slice.vcpus / cells, |each| fits(&with(each)));
     (low > 0).then(|| with(low)).filter(|change| fits(change))
 }
@@ -383,6 +388,9 @@ fn smaller(spec: &Slicing, slice: &SliceSpec, fits: &dyn Fn(&Change) -> bool) ->
     })
 }
 
+/// No guest has less memory than this.
+const LEAST: ByteSize = ByteSize::from_mib(32);
+
 /// The most memory that fits.
 fn less_memory(
     spec: &Slicing,
@@ -403,6 +411,11 @@ fn less_memory(
         Slicing::holds(&host, &slices).is_err() || fits(&change)
     };
     let (mut low, mut high) = (0, slice.memory.bytes().checked_div(step)?);
+    // Where even the least does not help, none of the halves is asked.
+    let least = LEAST.bytes().div_ceil(step).max(1);
+    if least >= high || !fits(&with(least)) {
+        return None;
+    }
     while low + 1 < high {
         let middle = low + (high - low) / 2;
         if enough(middle) {
