@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bmslice_model::{ByteSize, NumaNodeId};
+use bmslice_model::{ByteSize, NumaNodeId, count};
 use bmslice_spec::Numa;
 
 use crate::{Case, Found, Invariant};
@@ -191,7 +191,9 @@ fn huge_pages(case: &Case<'_>, found: &mut Found) {
         let (need, plan) = (get(&needed), get(&planned));
         if need != plan {
             found.host(format!(
-                "{plan} pages of {size} are planned on node {node}, the slices need {need}"
+                "{} of {size} {} planned on node {node}, the slices need {need}",
+                count(plan, "page"),
+                if plan == 1 { "is" } else { "are" }
             ));
         }
     }
