@@ -211,12 +211,13 @@ fn settles(spec: &Slicing, standing: &Standing<'_>, refusal: &Refusal) -> Option
         return no_room(spec, standing, &slices, LEFT_OUT).map(|(_, change)| change);
     }
     let fits = |change: &Change| fits(spec, standing, change);
-    let slices = hopeful(spec, &slices, &fits);
+    let together = slices;
+    let slices = hopeful(spec, &together, &fits);
     let each = |changes: &dyn Fn(&SliceSpec) -> Vec<Change>| {
         let mut all = slices.iter().flat_map(|slice| changes(slice));
         all.find(|change| fits(change))
     };
-    let split = || virtual_functions(&slices).into_iter();
+    let split = || virtual_functions(&together).into_iter();
     split()
         .filter(|_| !matches!(refusal, Refusal::NicHostNeeds { .. }))
         .find(|change| fits(change))
@@ -276,6 +277,8 @@ fn no_room(
     within: usize,
 ) -> Option<(usize, Change)> {
     let fits = |change: &Change| fits(spec, standing, change);
+    // Of those whose changes take several of them to help, all.
+    let together = slices;
     let slices = &hopeful(spec, slices, &fits)[..];
     let each = |changes: &dyn Fn(&SliceSpec) -> Vec<Change>| {
         let mut all = slices.iter().flat_map(|slice| changes(slice));
@@ -292,7 +295,7 @@ fn no_room(
     let found = OnceCell::new();
     let lenders = || {
         found
-            .get_or_init(|| lenders::fewest(spec, slices, &fits))
+            .get_or_init(|| lenders::fewest(spec, together, &fits))
             .clone()
     };
     let lends = |few: &dyn Fn(usize) -> bool| {
@@ -306,7 +309,7 @@ fn no_room(
         (4, &|| lends(&|slices| slices == 1)),
         (5, &|| each(&fewer)),
         (6, &|| each(&|slice| spread(slice, inventory))),
-        (7, &|| any(virtual_functions(slices))),
+        (7, &|| any(virtual_functions(together))),
         (8, &|| lends(&|slices| slices > 1)),
         (9, &|| each(&pack)),
         (10, &|| each(&pool_on_host)),
