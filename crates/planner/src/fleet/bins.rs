@@ -1,7 +1,7 @@
 //! What is filled as one, and what a filling counts.
 //!
-//! Takes the nodes; gives bins: a server of one or two nodes, or a node of a larger one, those that
-//! are alike together, and what of a guest may lie in one.
+//! Takes the nodes; gives bins: a server whose two nodes a guest may take together, else a node, those
+//! that are alike together, and what of a guest may lie in one.
 
 use super::knapsack::{self, Room};
 use super::load::{DIMS, Load, VFS};
@@ -44,7 +44,7 @@ pub(crate) fn place(part: &Part, spot: usize) -> Place {
 }
 
 /// What a part takes of its bin.
-pub(crate) fn load(loads: &[Option<Load>; 2], part: &Part) -> Option<Room> {
+pub(crate) fn load_of(loads: &[Option<Load>; 2], part: &Part) -> Option<Room> {
     let mut nodes = [[0; 8]; 2];
     for (node, cell) in part.cells.iter().enumerate() {
         if let Some(cell) = *cell {
@@ -55,8 +55,14 @@ pub(crate) fn load(loads: &[Option<Load>; 2], part: &Part) -> Option<Room> {
     Some(knapsack::join(&nodes))
 }
 
-/// Servers of one or two nodes, and the nodes of larger ones; those that are alike together.
+/// Servers of one node, those of two that a guest may take together, and the nodes of all others: each
+/// by itself is filled sooner, and as well when nothing lies on two. Those that are alike together.
 pub(crate) fn bins(yard: &Yard, class_of: &[usize], prices: &[[f64; DIMS]]) -> Vec<Bin> {
+    let free: Vec<Load> = yard.spots.iter().map(|spot| spot.room).collect();
+    let on_both = |server: usize| {
+        let mut kinds = (0..yard.kinds.len()).filter(|&kind| yard.kinds[kind].cells == 2);
+        kinds.any(|kind| yard.first_fit(kind, server, &free).is_some())
+    };
     let mut bins: Vec<Bin> = Vec::new();
     let mut put = |first: usize, nodes: usize, server: Option<usize>| {
         let spots = first..first + nodes;
@@ -80,8 +86,9 @@ pub(crate) fn bins(yard: &Yard, class_of: &[usize], prices: &[[f64; DIMS]]) -> V
         if first == end {
             continue;
         }
-        if end - first <= knapsack::NODES {
-            put(first, end - first, None);
+        let nodes = end - first;
+        if nodes == 1 || (nodes <= knapsack::NODES && on_both(server)) {
+            put(first, nodes, None);
         } else {
             for spot in first..end {
                 put(spot, 1, Some(server));

@@ -10,36 +10,30 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::bins::{self, Bin, Part, load, place};
-use super::ejection::Dice;
-use super::knapsack::{self, Filling, Piece};
+use super::bins::{self, Bin, Part};
+use super::knapsack::Filling;
 use super::load::DIMS;
+use super::pricing::{NEAR, Priced};
 use super::simplex::{Column, Program};
 use super::terms::Terms;
 use super::yard::{State, Yard};
 
 /// The whole numbers that stand for a gain of 1.
-const ONE: i64 = 1 << 32;
-
-/// What a filling has to gain beyond its bin's price to be worth a column.
-const LEAST: i64 = ONE / 1_000_000;
+pub(crate) const ONE: i64 = 1 << 32;
 
 /// So many entries of the program cost as much as one step of filling.
 const ENTRIES: u64 = 256;
 
-/// What the program's arithmetic may be wrong by.
-const NEAR: f64 = 1e-3;
-
 /// Steps for one bin, first while any better filling will do, then for the best.
-const QUICK: u32 = 80;
-const EXACT: u32 = 40_000;
+pub(super) const QUICK: u32 = 80;
+pub(super) const EXACT: u32 = 40_000;
 
 /// A guest of two cells on a server whose nodes are bins.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub kind: usize,
     /// Rows, and how often the pair counts there.
-    rows: Vec<(usize, i64)>,
+    pub rows: Vec<(usize, i64)>,
 }
 
 /// The rows of a part's cell and of its virtual functions; none when it counts as a guest.
@@ -60,7 +54,7 @@ pub(crate) struct Columns<'y> {
     pub(super) yard: &'y Yard,
     pub(super) bins: Rc<Vec<Bin>>,
     pub(super) parts: Rc<Vec<Part>>,
-    number_of: Rc<HashMap<Part, usize>>,
+    pub(super) number_of: Rc<HashMap<Part, usize>>,
     /// By part.
     pub(super) half_of: Rc<Vec<Half>>,
     pub(super) pairs: Rc<Vec<Pair>>,
@@ -228,7 +222,7 @@ impl<'y> Columns<'y> {
         self.number_of.get(&part).copied()
     }
 
-    fn add(&mut self, bin: usize, mut filling: Filling) -> bool {
+    pub(super) fn add(&mut self, bin: usize, mut filling: Filling) -> bool {
         filling.sort_unstable();
         let filling = Rc::new(filling);
         if filling.is_empty() || !self.seen.insert((bin, Rc::clone(&filling))) {
@@ -304,17 +298,13 @@ impl<'y> Columns<'y> {
             let before = self.program.work();
             self.program.solve(STEPS);
             self.steps += (self.program.work() - before) / ENTRIES;
-            let sure = self.program.objective() - self.terms.over as f64;
-            if until && sure >= (enough + 1) as f64 + NEAR {
+            if until && self.promised() >= (enough + 1) as f64 + NEAR {
                 return;
             }
-            let prices: Vec<i64> = self
-                .program
-                .prices()
-                .iter()
-                .map(|&price| (price.clamp(0.0, 1e5) * ONE as f64).round() as i64)
-                .collect();
-            let (bound, fillings) = self.price(&prices, limit);
+            let Priced {
+                total, fillings, ..
+            } = self.price(&self.prices(), limit, self.slack());
+            let bound = u64::try_from(total.max(0) / i128::from(ONE)).unwrap_or(u64::MAX);
             self.bound = self.bound.min(bound);
             if self.bound <= enough {
                 return;
@@ -328,166 +318,6 @@ impl<'y> Columns<'y> {
             }
             limit = if new { QUICK } else { EXACT };
         }
-    }
-
-    /// The bound for these prices, and the fillings that gain by them.
-    fn price(&mut self, prices: &[i64], limit: u32) -> (u64, Vec<(usize, Filling)>) {
-        let mut total = -i128::from(self.terms.over) * i128::from(ONE);
-        for (number, kind) in self.yard.kinds.iter().enumerate() {
-            let paid = prices[yard_row(&self.bins, number)];
-            total += i128::from(paid) * i128::from(kind.count);
-        }
-        for variable in &self.columns {
-            let (paid, number, value) = match variable {
-                Variable::Pair(pair) => {
-                    let Pair { kind, rows } = &self.pairs[*pair];
-                    let rows = rows.iter();
-                    let paid = rows.map(|&(row, n)| i128::from(prices[row]) * i128::from(n));
-                    let count = i64::from(self.yard.kinds[*kind].count);
-                    (paid.sum(), count, self.terms.worth[*kind])
-                }
-                &Variable::Idle(row, number, worth) => (i128::from(prices[row]), number, worth),
-                Variable::Filling(..) => continue,
-            };
-            let value = i128::from(value) * i128::from(ONE);
-            total += (value - paid).max(0) * i128::from(number);
-        }
-        let mut found = Vec::new();
-        let slack = self.slack();
-        let bins = Rc::clone(&self.bins);
-        for (number, bin) in bins.iter().enumerate() {
-            let pieces = self.pieces(bin, prices);
-            let pieces = pieces.into_iter();
-            let barred = |piece: &Piece| self.terms.barred.contains(&(piece.kind, number));
-            let pieces: Vec<Piece> = pieces.filter(|piece| !barred(piece)).collect();
-            let weights = if limit > QUICK {
-                knapsack::weigh(&bin.room, &pieces)
-            } else {
-                bin.prices.clone()
-            };
-            let kinds = self.yard.kinds.len();
-            let filled = knapsack::fill(
-                &bin.room,
-                &weights,
-                pieces,
-                kinds,
-                prices[number] + LEAST.max(slack),
-                limit,
-            );
-            self.steps += u64::from(filled.steps);
-            total += i128::from(filled.bound) * bin.spots.len() as i128;
-            let last = filled.fillings.len().saturating_sub(2);
-            found.extend(filled.fillings[last..].iter().map(|f| (number, f.clone())));
-        }
-        (
-            u64::try_from(total.max(0) / i128::from(ONE)).unwrap_or(u64::MAX),
-            found,
-        )
-    }
-
-    /// What a bin's filling may gain beyond its price without the bound getting to the next whole
-    /// number: so near the best need not be looked for.
-    fn slack(&self) -> i64 {
-        let reached = self.program.objective() - self.terms.over as f64 + NEAR;
-        let members: usize = self.bins.iter().map(|bin| bin.spots.len()).sum();
-        let left = reached.floor() + 1.0 - reached - NEAR;
-        (left * 0.9 / members.max(1) as f64 * ONE as f64) as i64
-    }
-
-    fn pieces(&self, bin: &Bin, prices: &[i64]) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        for (id, part) in self.parts.iter().enumerate() {
-            let kind = &self.yard.kinds[part.kind];
-            let belongs = match self.half_of[id] {
-                Some(_) => part.server == bin.server,
-                None => kind.cells == 1 || bin.server.is_none(),
-            };
-            if !belongs || (bin.nodes < 2 && part.cells[1].is_some()) {
-                continue;
-            }
-            let Some(load) = load(&kind.loads[usize::from(bin.smt)], part) else {
-                continue;
-            };
-            let gain = match self.half_of[id] {
-                None => self.terms.worth[part.kind] * ONE - prices[yard_row(&self.bins, part.kind)],
-                Some((own, vfs)) => {
-                    prices[own] + vfs.map_or(0, |row| prices[row] * i64::from(part.vfs[0]))
-                }
-            };
-            pieces.push(Piece {
-                kind: part.kind,
-                id,
-                load,
-                gain,
-                most: kind.count,
-            });
-        }
-        pieces
-    }
-
-    /// A placement after the program's: each bin gets one of its fillings, the likelier the more of
-    /// it the program takes. Guests of two cells on larger servers stay where they are in `like`.
-    pub fn sample(&self, like: &State<'y>, dice: &mut Dice) -> State<'y> {
-        let mut state = State::empty(self.yard);
-        let mut of_kind: Vec<Vec<usize>> = vec![Vec::new(); self.yard.kinds.len()];
-        let node_bins = self.bins.iter().filter(|bin| bin.server.is_some());
-        let large: Vec<usize> = node_bins
-            .flat_map(|bin| bin.spots.iter().copied())
-            .collect();
-        for (guest, kind) in self.yard.kind_of.iter().enumerate() {
-            let Some(kind) = *kind else { continue };
-            match like.places[guest] {
-                Some(place)
-                    if self.yard.kinds[kind].cells == 2 && large.contains(&place.spots[0]) =>
-                {
-                    state.place(guest, place);
-                }
-                _ => of_kind[kind].push(guest),
-            }
-        }
-        let mut choices: Vec<Vec<(f64, usize)>> = vec![Vec::new(); self.bins.len()];
-        for (at, level) in self.program.levels().into_iter().enumerate() {
-            if let Variable::Filling(bin, _) = &self.columns[at]
-                && level > 1e-6
-            {
-                choices[*bin].push((level, at));
-            }
-        }
-        let mut left: Vec<(usize, usize)> = self
-            .bins
-            .iter()
-            .enumerate()
-            .flat_map(|(bin, facts)| facts.spots.iter().map(move |&spot| (bin, spot)))
-            .collect();
-        while !left.is_empty() {
-            let (bin, spot) = left.swap_remove(dice.below(left.len()));
-            let sum: f64 = choices[bin].iter().map(|(level, _)| level).sum();
-            let mut thrown = dice.below(1 << 20) as f64 / f64::from(1 << 20) * sum;
-            let chosen = choices[bin].iter_mut().find(|(level, _)| {
-                thrown -= level;
-                thrown < 0.0
-            });
-            let Some((level, at)) = chosen else { continue };
-            *level = (*level - 1.0).max(0.0);
-            let Variable::Filling(_, filling) = &self.columns[*at] else {
-                continue;
-            };
-            for &(part, count) in filling.iter() {
-                let part = self.parts[part];
-                if self.half_of[self.number_of[&part]].is_some() {
-                    continue;
-                }
-                for _ in 0..count {
-                    let Some(&guest) = of_kind[part.kind].last() else {
-                        break;
-                    };
-                    if state.place(guest, place(&part, spot)) {
-                        of_kind[part.kind].pop();
-                    }
-                }
-            }
-        }
-        state
     }
 }
 

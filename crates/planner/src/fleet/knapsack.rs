@@ -68,12 +68,18 @@ struct Filler<'p> {
     limit: u32,
 }
 
+/// What gains are multiplied by in the program that weighs, so that its prices are so much more than the least of [`fill`].
+const SCALE: f64 = 1e4 / (1u64 << 32) as f64;
+
+/// Prices in the unit of the gains.
+pub(crate) fn whole(prices: &[f64; DIMS]) -> [i64; DIMS] {
+    prices.map(|price| (price / SCALE).round() as i64)
+}
+
 /// Prices by which the pieces' weights say most: those of the fractional filling.
 pub(crate) fn weigh(room: &Room, pieces: &[Piece]) -> Vec<[f64; DIMS]> {
     /// Steps of the program, which is tiny.
     const STEPS: usize = 400;
-    /// So much more than the least of [`fill`].
-    const SCALE: f64 = 1e4 / (1u64 << 32) as f64;
     let fitting = pieces.iter();
     let fitting = fitting.filter(|piece| piece.gain > 0 && fits(&piece.load, room));
     let mut rows: Vec<f64> = room.iter().map(|&room| f64::from(room.max(0))).collect();
@@ -184,7 +190,7 @@ pub(crate) fn fill(
 const ROUNDED_UP: f64 = 1.0 + 1e-12;
 
 /// As [`super::load::fits`].
-fn fits(load: &Room, free: &Room) -> bool {
+pub(crate) fn fits(load: &Room, free: &Room) -> bool {
     let each = load.iter().zip(free);
     each.fold(0, |signs, (load, free)| signs | (free - load)) >= 0
 }

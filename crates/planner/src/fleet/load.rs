@@ -18,9 +18,9 @@ pub(crate) const MEMORY: usize = 1;
 /// Virtual functions.
 pub(crate) const VFS: usize = 2;
 /// Threads, where half cores serve isolated emulators.
-const THREADS: usize = 3;
+pub(crate) const THREADS: usize = 3;
 /// Whole cores.
-const WHOLE: usize = 4;
+pub(crate) const WHOLE: usize = 4;
 
 /// What a cell takes, or a node has. Padded, so that it fills vector registers.
 pub(crate) type Load = [i32; 8];

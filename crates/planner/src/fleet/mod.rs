@@ -3,7 +3,8 @@
 //! Takes servers as NUMA nodes with numbers and guests as what they ask for; gives a place for each
 //! guest that has one, and a bound that no placement exceeds. When both meet, the placement is
 //! proven to be best. First-fit packings differ from the optimum by a tenth and more, so it is
-//! searched for: a greedy start, ejections, and only where these do not meet the bound, columns.
+//! searched for: a greedy start, ejections, and only where these do not meet the bound, columns, what
+//! few of them can be part of the best, and parts of all placements.
 
 #![allow(
     clippy::needless_range_loop,
@@ -14,16 +15,23 @@ mod bins;
 mod bound;
 mod branch;
 mod columns;
+mod cover;
 mod ejection;
+mod follow;
 mod greedy;
 mod knapsack;
 mod live;
 mod load;
 mod loose;
 mod pins;
+mod pricing;
+mod sample;
 mod search;
 mod simplex;
+mod table;
 mod terms;
+#[cfg(test)]
+mod trial;
 mod yard;
 
 pub use live::{Fleet, GuestId, Moved};

@@ -7,6 +7,7 @@
 use super::bound::{self, Bound};
 use super::branch;
 use super::columns::Columns;
+use super::cover::{Cover, cover};
 use super::ejection::{Dice, Search};
 use super::greedy;
 use super::load;
@@ -129,16 +130,20 @@ fn by_fillings<'y>(
         }
         better
     };
-    // A few starts first, since they cost less than parts; most of them only when these are spent.
+    // A few starts first, since they cost least; most of them only when all else is spent.
     let few = starts.div_ceil(FEW);
     let mut limit = columns.bound;
     let mut since = 0;
     for seed in 0..starts {
+        if seed == FIRST.min(few) {
+            decide(&mut columns, &mut state, &mut limit, FEW_FILLINGS);
+        }
         if seed == few && state.value < limit {
             limit = branch::divide(&columns, state.value, size, effort, |part| {
                 attempt(part, &mut state, seed, rounds.min(SHORT), &mut dice);
                 state.value
             });
+            decide(&mut columns, &mut state, &mut limit, MANY_FILLINGS);
         }
         // A bound that is a little too high must not cost all the effort there is.
         if state.value >= limit || since > starts * 2 / 3 {
@@ -156,6 +161,22 @@ fn by_fillings<'y>(
     }
 }
 
+/// Whether the bound can be reached, as far as so many fillings tell.
+fn decide<'y>(columns: &mut Columns<'y>, state: &mut State<'y>, limit: &mut u64, fillings: usize) {
+    while state.value < *limit {
+        match cover(columns, *limit, fillings) {
+            Cover::Reached(found) => *state = found,
+            Cover::Impossible => *limit -= 1,
+            Cover::Unknown => break,
+        }
+    }
+}
+
+/// Starts before the bound is held against all choices of fillings.
+const FIRST: u64 = 8;
+/// Fillings that are looked at before parts, and after.
+const FEW_FILLINGS: usize = 5_000;
+const MANY_FILLINGS: usize = 150_000;
 /// Of the starts so many a part come before all placements are looked at in parts.
 const FEW: u64 = 4;
 /// Rounds of ejections for a part.
