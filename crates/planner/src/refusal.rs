@@ -8,7 +8,7 @@ use bmslice_plan::{DeviceRef, PlanFileError};
 use thiserror::Error;
 
 use crate::change::Change;
-use crate::text::{and, count, named, ticked};
+use crate::text::{and, count, named, server, ticked};
 
 /// A physical function that is there, for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +24,16 @@ pub struct NicThere {
 #[derive(Debug, Error)]
 pub enum Refusal {
     /// The inventory has no online CPU.
-    #[error("the inventory of `{hostname}` has no online CPU")]
+    #[error("the inventory of {} has no online CPU", server(hostname))]
     NoCpus {
         /// The server.
         hostname: String,
     },
     /// A server whose guests would not be those that are rendered.
-    #[error("`{hostname}` is of architecture {architecture}, and slices are guests of x86_64")]
+    #[error(
+        "{} is of architecture {architecture}, and slices are guests of x86_64",
+        server(hostname)
+    )]
     Architecture {
         /// The server.
         hostname: String,

@@ -25,3 +25,12 @@ pub(crate) fn named(slices: &[SliceName]) -> String {
     let word = if slices.len() == 1 { "slice" } else { "slices" };
     format!("{word} {}", and(slices.iter().map(ticked)))
 }
+
+/// The server in backticks; one whose name is not known is `this server`.
+pub(crate) fn server(hostname: &str) -> String {
+    if hostname.is_empty() {
+        "this server".to_owned()
+    } else {
+        ticked(hostname)
+    }
+}

@@ -593,6 +593,14 @@ fn a_server_of_another_architecture() {
         refusal.to_string().contains("is of architecture ppc64le"),
         "{refusal}"
     );
+    server.machine.hostname.clear();
+    let refusal = plan(&spec(vec![slice("s", 1)]), &server).unwrap_err();
+    assert!(
+        refusal
+            .to_string()
+            .starts_with("this server is of architecture"),
+        "{refusal}"
+    );
 }
 
 #[test]
