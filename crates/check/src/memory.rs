@@ -131,12 +131,29 @@ pub(crate) const FITS: Invariant = Invariant {
     test: fits,
 };
 
+/// Bytes of planned pages that no slice has.
+fn idle_pages(case: &Case<'_>, node: NumaNodeId) -> u64 {
+    let idle = |pool: &bmslice_plan::HugePagePlan| {
+        let slices = case.plan.slices().iter();
+        let slices = slices.filter(|slice| slice.huge_pages == Some(pool.size));
+        let cells = slices.flat_map(|slice| &slice.cells);
+        let cells = cells.filter(|cell| cell.node == node);
+        let had = cells.fold(0u64, |sum, cell| sum.saturating_add(cell.memory.bytes()));
+        let all = pool.count.saturating_mul(pool.size.bytes());
+        all.saturating_sub(had)
+    };
+    let pools = case.plan.host().huge_pages.iter();
+    let here = pools.filter(|pool| pool.node == node).map(idle);
+    here.fold(0, u64::saturating_add)
+}
+
 fn fits(case: &Case<'_>, found: &mut Found) {
     for node in &case.inventory.nodes {
         let cells = case.plan.slices().iter().flat_map(|slice| &slice.cells);
-        let used = cells
+        let slices = cells
             .filter(|cell| cell.node == node.id)
             .fold(0u64, |sum, cell| sum.saturating_add(cell.memory.bytes()));
+        let used = slices.saturating_add(idle_pages(case, node.id));
         if used > node.memory_total.bytes() {
             let used = ByteSize::from_bytes(used);
             found.host(format!(
@@ -161,7 +178,7 @@ fn fits(case: &Case<'_>, found: &mut Found) {
 
 pub(crate) const HUGE_PAGES: Invariant = Invariant {
     code: "huge-pages",
-    rule: "the huge pages planned for each node and size are those that the slices need, said once",
+    rule: "the huge pages planned for each node and size are those that the slices need, said once; of those that come with the boot more may stay where the arguments are those in force",
     test: huge_pages,
 };
 
@@ -185,11 +202,24 @@ fn huge_pages(case: &Case<'_>, found: &mut Found) {
             ));
         }
     }
+    // Without the plan in force, that there is one has to do.
+    let may_stay = match case.in_force {
+        Some(before) => before.host().kernel_args == case.plan.host().kernel_args,
+        None => case.plan.parts().follows.is_some(),
+    };
+    let from_boot = case
+        .plan
+        .host()
+        .huge_pages
+        .iter()
+        .filter(|pool| pool.at_boot);
+    let from_boot: BTreeSet<_> = from_boot.map(|pool| (pool.node, pool.size)).collect();
     let all: BTreeSet<_> = needed.keys().chain(planned.keys()).copied().collect();
     for (node, size) in all {
         let get = |map: &BTreeMap<_, u64>| map.get(&(node, size)).copied().unwrap_or(0);
         let (need, plan) = (get(&needed), get(&planned));
-        if need != plan {
+        let stay = may_stay && from_boot.contains(&(node, size)) && plan > need;
+        if need != plan && !stay {
             found.host(format!(
                 "{} of {size} {} planned on node {node}, the slices need {need}",
                 count(plan, "page"),

@@ -3,7 +3,7 @@
 //! Takes what was placed; gives the arguments in a fixed order. They are what must be there, never
 //! what is missing, so that planning again after they took effect gives the same plan.
 
-use bmslice_model::{ByteSize, CmdlineError, CpuSet, KernelArg};
+use bmslice_model::{ByteSize, CmdlineError, CpuSet, KernelArg, NumaNodeId};
 use bmslice_plan::HugePagePlan;
 use bmslice_spec::{HostSpec, IdleStates, Isolation, Mitigations};
 
@@ -16,6 +16,54 @@ const AT_BOOT: ByteSize = ByteSize::from_gib(1);
 /// Whether pages of this size come from the boot arguments.
 pub(crate) fn at_boot(isolation: Isolation, size: ByteSize) -> bool {
     isolation == Isolation::Boot && size >= AT_BOOT
+}
+
+/// Pages that boot arguments ask for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BootPages {
+    /// Where.
+    pub node: NumaNodeId,
+    /// Page size.
+    pub size: ByteSize,
+    /// How many.
+    pub count: u64,
+}
+
+impl BootPages {
+    pub fn of(pages: &HugePagePlan) -> Self {
+        Self {
+            node: pages.node,
+            size: pages.size,
+            count: pages.count,
+        }
+    }
+}
+
+/// Whether an argument is about huge pages.
+pub(crate) fn is_about_pages(arg: &KernelArg) -> bool {
+    arg.is("hugepagesz") || arg.is("hugepages")
+}
+
+/// The pages that arguments of [`args`] ask for.
+pub(crate) fn pages(args: &[KernelArg]) -> Vec<BootPages> {
+    let mut size: Option<ByteSize> = None;
+    let mut all = Vec::new();
+    for arg in args {
+        let value = arg.value().unwrap_or_default();
+        if arg.is("hugepagesz") {
+            size = format!("{value}iB").parse().ok();
+        } else if let Some(size) = size.filter(|_| arg.is("hugepages")) {
+            all.extend(value.split(',').filter_map(|part| {
+                let (node, count) = part.split_once(':')?;
+                Some(BootPages {
+                    node: NumaNodeId(node.parse().ok()?),
+                    size,
+                    count: count.parse().ok()?,
+                })
+            }));
+        }
+    }
+    all
 }
 
 /// The boot arguments.

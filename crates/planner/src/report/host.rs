@@ -3,7 +3,7 @@
 
 use bmslice_inventory::{HostNeed, Inventory};
 use bmslice_model::CpuSet;
-use bmslice_plan::{NicPlan, Plan, PlanParts};
+use bmslice_plan::{HugePagePlan, NicPlan, Plan, PlanParts};
 use bmslice_spec::{Isolation, Slicing};
 
 use super::{Notes, prices};
@@ -54,6 +54,9 @@ pub(super) fn told(
     );
     if let Some(text) = one_worker(server.online.len(), parts) {
         notes.info("one-worker", text);
+    }
+    for text in pages_that_stay(parts) {
+        notes.info("pages-stay", text);
     }
     if let Some(text) = headroom::kept(spec, site, parts) {
         notes.info("headroom", text);
@@ -319,4 +322,28 @@ fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
             );
         }
     }
+}
+
+/// Pages of the boot arguments that no slice has.
+fn pages_that_stay(parts: &PlanParts) -> Vec<String> {
+    let told = |pages: &HugePagePlan| {
+        let slices = parts.slices.iter();
+        let slices = slices.filter(|slice| slice.huge_pages == Some(pages.size));
+        let cells = slices.flat_map(|slice| &slice.cells);
+        let cells = cells.filter(|cell| cell.node == pages.node);
+        let had: u64 = cells
+            .map(|cell| cell.memory.bytes() / pages.size.bytes().max(1))
+            .sum();
+        let idle = pages.count.saturating_sub(had);
+        (idle > 0).then(|| {
+            format!(
+                "{idle} of the {} of {} on node {} {} no slice's any more: they stay, since the server would have to reboot to give them back",
+                count(pages.count, "huge page"),
+                pages.size,
+                pages.node,
+                if idle == 1 { "is" } else { "are" },
+            )
+        })
+    };
+    parts.host.huge_pages.iter().filter_map(told).collect()
 }

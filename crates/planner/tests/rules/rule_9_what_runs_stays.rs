@@ -117,3 +117,68 @@ fn giving_back_the_last_device_reboots_nobody() {
     let fresh = planned(&rest, &server);
     assert!(!args(&fresh).iter().any(|arg| arg.is("iommu")));
 }
+
+/// Slices with pages of 1 GiB, which come with the boot.
+fn with_boot_pages(names: &[&str]) -> Vec<SliceSpec> {
+    let slices = names.iter().map(|name| {
+        let mut slice = slice(name, 2);
+        slice.memory = ByteSize::from_gib(1);
+        slice.hugepages = Some(ByteSize::from_gib(1));
+        slice.numa = Numa::Node(NumaNodeId(1));
+        slice
+    });
+    slices.collect()
+}
+
+#[test]
+fn nobody_reboots_because_another_slice_needs_its_boot_pages_no_more() {
+    let server = lab();
+    let both = spec(with_boot_pages(&["a", "b"]));
+    let first = planned(&both, &server);
+    let after = applied(&server, &first);
+    let pages = |plan: &Plan| {
+        let pools = plan.host().huge_pages.iter();
+        pools
+            .map(|pool| (pool.node.0, pool.count))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pages(&first), [(1, 2)]);
+    let one = spec(with_boot_pages(&["a"]));
+    let second = plan_following(&one, &after, Some(&first)).unwrap();
+    assert_eq!(first.host().kernel_args, second.host().kernel_args);
+    assert_eq!(pages(&second), [(1, 2)]);
+    let mut told = second.parts().report.findings.iter();
+    let told = told.find(|finding| finding.code == "pages-stay");
+    let text = told.map(|finding| finding.text.clone()).unwrap_or_default();
+    assert!(
+        text.starts_with("1 of the 2 huge pages of 1GiB on node 1 is no slice's any more"),
+        "{text}"
+    );
+    follows(&one, &after, &second, Some(&first));
+    let after = applied(&server, &second);
+    // Planned again it is the same, and one that comes takes what is there.
+    let again = plan_following(&one, &after, Some(&second)).unwrap();
+    assert_eq!(second.to_json(), again.to_json());
+    let third = plan_following(&spec(with_boot_pages(&["a", "c"])), &after, Some(&second)).unwrap();
+    assert_eq!(first.host().kernel_args, third.host().kernel_args);
+    assert!(!codes(&third, None).contains(&"pages-stay".into()));
+    // Who never had them is not given them.
+    assert_eq!(pages(&planned(&one, &server)), [(1, 1)]);
+}
+
+#[test]
+fn boot_pages_that_nobody_needs_go_where_their_memory_is_needed() {
+    let server = lab();
+    let first = planned(&spec(with_boot_pages(&["a", "b"])), &server);
+    let after = applied(&server, &first);
+    let mut slices = with_boot_pages(&["a"]);
+    let mut plain = slice("plain", 2);
+    plain.numa = Numa::Node(NumaNodeId(1));
+    plain.memory = ByteSize::from_gib(2);
+    plain.hugepages = None;
+    slices.push(plain);
+    let spec = spec(slices);
+    let second = plan_following(&spec, &after, Some(&first)).unwrap();
+    assert_ne!(first.host().kernel_args, second.host().kernel_args);
+    follows(&spec, &after, &second, Some(&first));
+}
