@@ -202,11 +202,11 @@ fn huge_pages(case: &Case<'_>, found: &mut Found) {
             ));
         }
     }
-    // Without the plan in force, that there is one has to do.
-    let may_stay = match case.in_force {
-        Some(before) => before.host().kernel_args == case.plan.host().kernel_args,
-        None => case.plan.parts().follows.is_some(),
-    };
+    let in_force = case
+        .in_force
+        .is_none_or(|before| before.host().kernel_args == case.plan.host().kernel_args);
+    // A plan judged alone stands for the one in force: that it follows another has to do.
+    let may_stay = case.plan.parts().follows.is_some() && in_force;
     let from_boot = case
         .plan
         .host()

@@ -155,6 +155,14 @@ fn nobody_reboots_because_another_slice_needs_its_boot_pages_no_more() {
         "{text}"
     );
     follows(&one, &after, &second, Some(&first));
+    // Where there is no plan before there is nothing that could stay.
+    let mut alone = second.clone().into_parts();
+    alone.follows = None;
+    let alone = Plan::new(alone).unwrap();
+    let found = bmslice_check::check_alone(&after, &alone);
+    assert!(found.iter().any(|it| it.code == "huge-pages"), "{found:?}");
+    let found = bmslice_check::check_following(&one, &after, &alone, Some(&first));
+    assert!(found.iter().any(|it| it.code == "huge-pages"), "{found:?}");
     let after = applied(&server, &second);
     // Planned again it is the same, and one that comes takes what is there.
     let again = plan_following(&one, &after, Some(&second)).unwrap();
