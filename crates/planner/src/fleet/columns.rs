@@ -28,6 +28,9 @@ const ENTRIES: u64 = 256;
 pub(super) const QUICK: u32 = 80;
 pub(super) const EXACT: u32 = 40_000;
 
+/// Steps of the program at a time.
+pub(super) const STEPS: usize = 20_000;
+
 /// A guest of two cells on a server whose nodes are bins.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -54,7 +57,7 @@ pub(crate) struct Columns<'y> {
     pub(super) yard: &'y Yard,
     pub(super) bins: Rc<Vec<Bin>>,
     pub(super) parts: Rc<Vec<Part>>,
-    pub(super) number_of: Rc<HashMap<Part, usize>>,
+    number_of: Rc<HashMap<Part, usize>>,
     /// By part.
     pub(super) half_of: Rc<Vec<Half>>,
     pub(super) pairs: Rc<Vec<Pair>>,
@@ -222,7 +225,16 @@ impl<'y> Columns<'y> {
         self.number_of.get(&part).copied()
     }
 
-    pub(super) fn add(&mut self, bin: usize, mut filling: Filling) -> bool {
+    /// Takes fillings of bins as columns; whether one of them is new.
+    pub(super) fn add_all(&mut self, fillings: Vec<(usize, Filling)>) -> bool {
+        let mut new = false;
+        for (bin, filling) in fillings {
+            new |= self.add(bin, filling);
+        }
+        new
+    }
+
+    fn add(&mut self, bin: usize, mut filling: Filling) -> bool {
         filling.sort_unstable();
         let filling = Rc::new(filling);
         if filling.is_empty() || !self.seen.insert((bin, Rc::clone(&filling))) {
@@ -292,7 +304,6 @@ impl<'y> Columns<'y> {
     /// asked for so many times. With `until` it also ends when it is certain that the bound stays
     /// above `enough`.
     pub fn improve(&mut self, enough: u64, times: usize, until: bool) {
-        const STEPS: usize = 20_000;
         let mut limit = QUICK;
         for _ in 0..times {
             let before = self.program.work();
@@ -309,10 +320,7 @@ impl<'y> Columns<'y> {
             if self.bound <= enough {
                 return;
             }
-            let mut new = false;
-            for (bin, filling) in fillings {
-                new |= self.add(bin, filling);
-            }
+            let new = self.add_all(fillings);
             if !new && limit == EXACT {
                 return;
             }

@@ -132,13 +132,11 @@ fn choices(
         let pieces = columns.pieces(number, &settled.prices);
         let weights = knapsack::weigh(&bin.room, &pieces);
         let most = fillings.saturating_sub(choices.len());
-        let kinds = columns.yard.kinds.len();
         let least = settled.bests[number] - budget;
         let found = follow::all(
             &bin.room,
             &weights[..bin.nodes],
             pieces,
-            kinds,
             least,
             most,
             STEPS * fillings as u64,
@@ -270,12 +268,7 @@ impl<'y> Search<'_, 'y> {
     fn placement(&self) -> Option<State<'y>> {
         let columns = self.columns;
         let mut state = State::empty(columns.yard);
-        let mut of_kind: Vec<Vec<usize>> = vec![Vec::new(); self.cells.len()];
-        for (guest, kind) in columns.yard.kind_of.iter().enumerate() {
-            if let Some(kind) = *kind {
-                of_kind[kind].push(guest);
-            }
-        }
+        let mut of_kind = columns.yard.guests();
         let mut spots: Vec<Vec<usize>> = columns.bins.iter().map(|bin| bin.spots.clone()).collect();
         let mut halves = Vec::new();
         for &at in &self.chosen {

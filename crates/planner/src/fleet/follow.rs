@@ -5,6 +5,8 @@
 //! be gained, so that hardly a step is in vain: only half cores, guests on two nodes and kinds with
 //! several pieces lead astray.
 
+use std::cmp::Reverse;
+
 use super::knapsack::{Filled, Filling, Piece, Room, fits};
 use super::load::{DIMS, VFS};
 use super::table::Tables;
@@ -22,25 +24,82 @@ fn order(pieces: &mut [Piece]) {
             .count()
     };
     let vfs = |piece: &Piece| piece.load[VFS] + piece.load[8 + VFS];
-    pieces.sort_by_key(|piece| {
-        (
-            std::cmp::Reverse(nodes(piece)),
-            vfs(piece) == 0,
-            piece.kind,
-            piece.id,
-        )
-    });
+    pieces.sort_by_key(|piece| (Reverse(nodes(piece)), vfs(piece) == 0, piece.kind, piece.id));
 }
 
-struct Search<'p> {
-    pieces: &'p [Piece],
-    tables: &'p Tables,
+/// Pieces in order, with their tables.
+struct Ground {
+    pieces: Vec<Piece>,
+    tables: Tables,
+}
+
+impl Ground {
+    /// None where a node is too large for a table.
+    fn new(room: &Room, prices: &[[f64; DIMS]], mut pieces: Vec<Piece>) -> Option<Self> {
+        pieces.retain(|piece| fits(&piece.load, room));
+        order(&mut pieces);
+        let tables = Tables::new(room, prices, &pieces)?;
+        Some(Self { pieces, tables })
+    }
+}
+
+/// What is chosen so far.
+struct Walk<'g> {
+    ground: &'g Ground,
+    /// By kind.
     used: Vec<u32>,
     chosen: Vec<(usize, u32)>,
-    best: i64,
-    found: Vec<Filling>,
-    steps: u32,
-    limit: u32,
+}
+
+impl<'g> Walk<'g> {
+    fn over(ground: &'g Ground) -> Self {
+        let kinds = ground.pieces.iter().map(|piece| piece.kind + 1).max();
+        Self {
+            ground,
+            used: vec![0; kinds.unwrap_or(0)],
+            chosen: Vec::new(),
+        }
+    }
+
+    /// No more is gained from a piece on in what is free.
+    fn most(&self, at: usize, free: &Room) -> i64 {
+        self.ground.tables.most(at, free)
+    }
+
+    /// So many of a piece as there may be, from none on, and what is free then.
+    fn ways(&self, at: usize, free: &Room) -> impl Iterator<Item = (u32, Room)> + use<'g> {
+        let piece = &self.ground.pieces[at];
+        let left = piece.most.saturating_sub(self.used[piece.kind]);
+        std::iter::successors(Some((0, *free)), move |&(count, mut free)| {
+            (count < left && fits(&piece.load, &free)).then(|| {
+                for (free, load) in free.iter_mut().zip(&piece.load) {
+                    *free -= load;
+                }
+                (count + 1, free)
+            })
+        })
+    }
+
+    fn take(&mut self, at: usize, count: u32) {
+        if count > 0 {
+            self.chosen.push((at, count));
+            self.used[self.ground.pieces[at].kind] += count;
+        }
+    }
+
+    fn leave(&mut self, at: usize, count: u32) {
+        if count > 0 {
+            self.chosen.pop();
+            self.used[self.ground.pieces[at].kind] -= count;
+        }
+    }
+
+    fn filling(&self) -> Filling {
+        let chosen = self.chosen.iter();
+        chosen
+            .map(|&(at, count)| (self.ground.pieces[at].id, count))
+            .collect()
+    }
 }
 
 /// As [`super::knapsack::fill`]; none where a node is too large for a table.
@@ -48,80 +107,68 @@ pub(crate) fn fill(
     room: &Room,
     prices: &[[f64; DIMS]],
     mut pieces: Vec<Piece>,
-    kinds: usize,
     floor: i64,
     limit: u32,
 ) -> Option<Filled> {
-    pieces.retain(|piece| piece.gain > 0 && fits(&piece.load, room));
-    order(&mut pieces);
-    let tables = Tables::new(room, prices, &pieces)?;
-    let mut search = Search {
-        pieces: &pieces,
-        tables: &tables,
-        used: vec![0; kinds],
-        chosen: Vec::new(),
-        best: floor.max(0),
+    pieces.retain(|piece| piece.gain > 0);
+    let ground = Ground::new(room, prices, pieces)?;
+    let spent = u32::try_from(ground.tables.cells() / CELLS_A_STEP).unwrap_or(u32::MAX);
+    let mut best = Best {
+        walk: Walk::over(&ground),
+        gain: floor.max(0),
         found: Vec::new(),
-        steps: u32::try_from(tables.cells() / CELLS_A_STEP).unwrap_or(u32::MAX),
-        limit,
+        steps: spent,
+        limit: limit.saturating_add(spent),
     };
-    let spent = search.steps;
-    search.limit = limit.saturating_add(spent);
-    search.descend(0, room, 0);
+    best.descend(0, room, 0);
     Some(Filled {
-        bound: if search.steps > search.limit {
-            tables.most(0, room).max(floor)
+        bound: if best.steps > best.limit {
+            ground.tables.most(0, room).max(floor)
         } else {
-            search.best
+            best.gain
         },
-        steps: search.steps,
-        fillings: search.found,
+        steps: best.steps,
+        fillings: best.found,
     })
 }
 
-impl Search<'_> {
+/// The search for the best.
+struct Best<'g> {
+    walk: Walk<'g>,
+    /// What the best so far gains.
+    gain: i64,
+    found: Vec<Filling>,
+    steps: u32,
+    limit: u32,
+}
+
+impl Best<'_> {
     /// Adds to what is chosen, from a piece on, what the table promises most for first.
     fn descend(&mut self, at: usize, free: &Room, gain: i64) {
-        if gain > self.best {
-            self.best = gain;
-            let ids = self.chosen.iter();
-            let filling = ids.map(|&(piece, n)| (self.pieces[piece].id, n)).collect();
-            self.found.push(filling);
+        if gain > self.gain {
+            self.gain = gain;
+            self.found.push(self.walk.filling());
         }
-        let Some(piece) = self.pieces.get(at) else {
+        let Some(piece) = self.walk.ground.pieces.get(at) else {
             return;
         };
-        if self.steps > self.limit || gain + self.tables.most(at, free) <= self.best {
+        if self.steps > self.limit || gain + self.walk.most(at, free) <= self.gain {
             return;
         }
         self.steps += 1;
-        let left = piece.most.saturating_sub(self.used[piece.kind]);
-        let mut ways = Vec::new();
-        let mut rest = *free;
-        for count in 0..=left {
-            let now = gain + piece.gain * i64::from(count);
-            ways.push((now + self.tables.most(at + 1, &rest), count, rest));
-            if count == left || !fits(&piece.load, &rest) {
-                break;
-            }
-            for (free, load) in rest.iter_mut().zip(&piece.load) {
-                *free -= load;
-            }
-        }
-        ways.sort_by_key(|&(most, count, _)| (std::cmp::Reverse(most), std::cmp::Reverse(count)));
-        for (most, count, rest) in ways {
-            if most <= self.best {
+        let ways = self.walk.ways(at, free).map(|(count, rest)| {
+            let gain = gain + piece.gain * i64::from(count);
+            (gain + self.walk.most(at + 1, &rest), count, gain, rest)
+        });
+        let mut ways: Vec<_> = ways.collect();
+        ways.sort_by_key(|&(most, count, ..)| (Reverse(most), Reverse(count)));
+        for (most, count, gain, rest) in ways {
+            if most <= self.gain {
                 return;
             }
-            if count > 0 {
-                self.chosen.push((at, count));
-                self.used[piece.kind] += count;
-            }
-            self.descend(at + 1, &rest, gain + piece.gain * i64::from(count));
-            if count > 0 {
-                self.chosen.pop();
-                self.used[piece.kind] -= count;
-            }
+            self.walk.take(at, count);
+            self.descend(at + 1, &rest, gain);
+            self.walk.leave(at, count);
         }
     }
 }
@@ -131,20 +178,14 @@ impl Search<'_> {
 pub(crate) fn all(
     room: &Room,
     prices: &[[f64; DIMS]],
-    mut pieces: Vec<Piece>,
-    kinds: usize,
+    pieces: Vec<Piece>,
     least: i64,
     most: usize,
     limit: u64,
 ) -> Option<Vec<(Filling, i64)>> {
-    pieces.retain(|piece| fits(&piece.load, room));
-    order(&mut pieces);
-    let tables = Tables::new(room, prices, &pieces)?;
+    let ground = Ground::new(room, prices, pieces)?;
     let mut all = All {
-        pieces: &pieces,
-        tables: &tables,
-        used: vec![0; kinds],
-        chosen: Vec::new(),
+        walk: Walk::over(&ground),
         least,
         most,
         steps: limit,
@@ -153,11 +194,9 @@ pub(crate) fn all(
     all.descend(0, room, 0).then_some(all.found)
 }
 
-struct All<'p> {
-    pieces: &'p [Piece],
-    tables: &'p Tables,
-    used: Vec<u32>,
-    chosen: Vec<(usize, u32)>,
+/// The search for all.
+struct All<'g> {
+    walk: Walk<'g>,
     least: i64,
     most: usize,
     steps: u64,
@@ -167,42 +206,26 @@ struct All<'p> {
 impl All<'_> {
     /// Whether everything was looked at.
     fn descend(&mut self, at: usize, free: &Room, gain: i64) -> bool {
-        if gain + self.tables.most(at, free) < self.least {
+        if gain + self.walk.most(at, free) < self.least {
             return true;
         }
         if self.steps == 0 {
             return false;
         }
         self.steps -= 1;
-        let Some(piece) = self.pieces.get(at) else {
+        let Some(piece) = self.walk.ground.pieces.get(at) else {
             if self.found.len() == self.most {
                 return false;
             }
-            let ids = self.chosen.iter();
-            let filling = ids.map(|&(piece, n)| (self.pieces[piece].id, n)).collect();
-            self.found.push((filling, gain));
+            self.found.push((self.walk.filling(), gain));
             return true;
         };
-        let left = piece.most.saturating_sub(self.used[piece.kind]);
-        let mut rest = *free;
-        for count in 0..=left {
-            if count > 0 {
-                self.chosen.push((at, count));
-                self.used[piece.kind] += count;
-            }
+        for (count, rest) in self.walk.ways(at, free) {
+            self.walk.take(at, count);
             let done = self.descend(at + 1, &rest, gain + piece.gain * i64::from(count));
-            if count > 0 {
-                self.chosen.pop();
-                self.used[piece.kind] -= count;
-            }
+            self.walk.leave(at, count);
             if !done {
                 return false;
-            }
-            if count == left || !fits(&piece.load, &rest) {
-                break;
-            }
-            for (free, load) in rest.iter_mut().zip(&piece.load) {
-                *free -= load;
             }
         }
         true
@@ -303,14 +326,14 @@ mod tests {
             let (room, pieces) = question(round, 1, &mut dice);
             let most = every(&pieces, room).iter().map(|(_, gain)| *gain).max();
             let prices = [(); DIMS].map(|()| dice.below(9) as f64 * 1e-5);
-            let Some(found) = fill(&room, &[prices], pieces.clone(), 3, 0, 100_000) else {
+            let Some(found) = fill(&room, &[prices], pieces.clone(), 0, 100_000) else {
                 panic!("{round}: no table");
             };
             assert_eq!(Some(found.bound), most, "{round}");
             let last = found.fillings.last().cloned().unwrap_or_default();
             assert_eq!(gain(&pieces, &last), found.bound, "{round}");
             // What is given when the effort is spent is no less.
-            let spent = fill(&room, &[prices], pieces.clone(), 3, 0, 0);
+            let spent = fill(&room, &[prices], pieces.clone(), 0, 0);
             assert!(
                 spent.is_some_and(|spent| spent.bound >= found.bound),
                 "{round}"
@@ -325,8 +348,8 @@ mod tests {
         let much = 1 << 21;
         let room = join(&[[much, much, 0, much, much / 2, 0, 0, 0]]);
         let prices = [[0.0; DIMS]];
-        assert!(fill(&room, &prices, pieces.clone(), 3, 0, 100).is_none());
-        assert!(all(&room, &prices, pieces, 3, 0, 100, 100).is_none());
+        assert!(fill(&room, &prices, pieces.clone(), 0, 100).is_none());
+        assert!(all(&room, &prices, pieces, 0, 100, 100).is_none());
     }
 
     #[test]
@@ -340,7 +363,7 @@ mod tests {
             let most = every.iter().map(|(_, gain)| *gain).max().unwrap_or(0);
             let least = most - dice.below(40) as i64;
             let prices = vec![[1e-3, 2e-3, 1e-2, 1e-3, 0.0]; nodes];
-            let found = all(&room, &prices, pieces.clone(), 3, least, 100_000, 1_000_000);
+            let found = all(&room, &prices, pieces.clone(), least, 100_000, 1_000_000);
             let sorted = |fillings: Vec<(Filling, i64)>| {
                 let each = fillings.into_iter().map(|(mut filling, gain)| {
                     filling.sort_unstable();
@@ -355,15 +378,7 @@ mod tests {
             some += usize::from(enough.len() == 1);
             more += usize::from(enough.len() > 1);
             assert_eq!(found.map(sorted), Some(enough.clone()), "{round}");
-            let few = all(
-                &room,
-                &prices,
-                pieces,
-                3,
-                least,
-                enough.len() - 1,
-                1_000_000,
-            );
+            let few = all(&room, &prices, pieces, least, enough.len() - 1, 1_000_000);
             assert_eq!(few, None, "{round}: one too many is too many");
         }
         assert!(some > 30 && more > 100, "{some} {more}");

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::bins::load_of;
-use super::columns::{Columns, EXACT, ONE, Pair, QUICK, Variable, yard_row};
+use super::columns::{Columns, EXACT, ONE, Pair, QUICK, STEPS, Variable, yard_row};
 use super::follow;
 use super::knapsack::{self, Filling, Piece};
 
@@ -30,7 +30,7 @@ pub(super) struct Priced {
 }
 
 /// Prices by which no filling is missing any more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Settled {
     /// By row, in parts of a gain of 1.
     pub prices: Vec<i64>,
@@ -88,7 +88,7 @@ impl Columns<'_> {
                 self.steps += u64::from(filled.steps);
                 let table = (bin.nodes == 1).then(|| {
                     let weights = &weights[..bin.nodes];
-                    follow::fill(&bin.room, weights, again.clone(), kinds, floor, limit)
+                    follow::fill(&bin.room, weights, again.clone(), floor, limit)
                 });
                 filled = table.flatten().unwrap_or_else(|| {
                     knapsack::fill(&bin.room, &weights, again, kinds, floor, limit)
@@ -109,16 +109,14 @@ impl Columns<'_> {
 
     /// Makes columns until none is missing, or they were asked for so many times.
     pub fn settle(&mut self, times: usize) -> Settled {
-        const STEPS: usize = 20_000;
         let mut limit = QUICK;
-        for left in (0..times).rev() {
+        let mut left = times;
+        loop {
+            left = left.saturating_sub(1);
             self.program.solve(STEPS);
             let prices = self.prices();
             let priced = self.price(&prices, if left == 0 { EXACT } else { limit }, 0);
-            let mut new = false;
-            for (bin, filling) in priced.fillings {
-                new |= self.add(bin, filling);
-            }
+            let new = self.add_all(priced.fillings);
             if left == 0 || (!new && limit == EXACT) {
                 return Settled {
                     prices,
@@ -127,10 +125,6 @@ impl Columns<'_> {
                 };
             }
             limit = if new { QUICK } else { EXACT };
-        }
-        Settled {
-            bound: i128::from(self.bound + 1) * i128::from(ONE),
-            ..Settled::default()
         }
     }
 

@@ -13,21 +13,22 @@ impl<'y> Columns<'y> {
     /// it the program takes. Guests of two cells on larger servers stay where they are in `like`.
     pub fn sample(&self, like: &State<'y>, dice: &mut Dice) -> State<'y> {
         let mut state = State::empty(self.yard);
-        let mut of_kind: Vec<Vec<usize>> = vec![Vec::new(); self.yard.kinds.len()];
+        let mut of_kind = self.yard.guests();
         let node_bins = self.bins.iter().filter(|bin| bin.server.is_some());
         let large: Vec<usize> = node_bins
             .flat_map(|bin| bin.spots.iter().copied())
             .collect();
-        for (guest, kind) in self.yard.kind_of.iter().enumerate() {
-            let Some(kind) = *kind else { continue };
-            match like.places[guest] {
-                Some(place)
-                    if self.yard.kinds[kind].cells == 2 && large.contains(&place.spots[0]) =>
-                {
-                    state.place(guest, place);
-                }
-                _ => of_kind[kind].push(guest),
+        for (guest, place) in like.places.iter().enumerate() {
+            let two = like.kind(guest).is_some_and(|kind| kind.cells == 2);
+            if let Some(place) = *place
+                && two
+                && large.contains(&place.spots[0])
+            {
+                state.place(guest, place);
             }
+        }
+        for guests in &mut of_kind {
+            guests.retain(|&guest| state.places[guest].is_none());
         }
         let mut choices: Vec<Vec<(f64, usize)>> = vec![Vec::new(); self.bins.len()];
         for (at, level) in self.program.levels().into_iter().enumerate() {
@@ -56,11 +57,11 @@ impl<'y> Columns<'y> {
             let Variable::Filling(_, filling) = &self.columns[*at] else {
                 continue;
             };
-            for &(part, count) in filling.iter() {
-                let part = self.parts[part];
-                if self.half_of[self.number_of[&part]].is_some() {
+            for &(id, count) in filling.iter() {
+                if self.half_of[id].is_some() {
                     continue;
                 }
+                let part = self.parts[id];
                 for _ in 0..count {
                     let Some(&guest) = of_kind[part.kind].last() else {
                         break;

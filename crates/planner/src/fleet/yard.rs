@@ -133,6 +133,17 @@ impl Yard {
         }
     }
 
+    /// By kind: its guests.
+    pub fn guests(&self) -> Vec<Vec<usize>> {
+        let mut guests = vec![Vec::new(); self.kinds.len()];
+        for (guest, kind) in self.kind_of.iter().enumerate() {
+            if let Some(kind) = *kind {
+                guests[kind].push(guest);
+            }
+        }
+        guests
+    }
+
     /// By kind: whether an empty fleet could hold one of it.
     pub fn fit_empty(&self) -> Vec<bool> {
         let free: Vec<Load> = self.spots.iter().map(|spot| spot.room).collect();

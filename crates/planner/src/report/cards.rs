@@ -93,11 +93,8 @@ fn among(site: &Site<'_>, parts: &PlanParts, want: &Want, chosen: usize) -> Stri
         cards.any(|nic| nic.functions().contains(&address))
     };
     let split = |pf: usize| {
-        let split = parts.host.split.iter();
-        split
-            .filter(|it| it.device.address == pfs[pf].address())
-            .count()
-            > 0
+        let mut split = parts.host.split.iter();
+        split.any(|it| it.device.address == pfs[pf].address())
     };
     let left = |pf: &&usize| !(whole(**pf) || want.whole && split(**pf));
     let left = others.iter().filter(left).min();
