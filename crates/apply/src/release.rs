@@ -209,16 +209,9 @@ fn shrink(executor: &mut Executor<'_>, plan: Plan, names: &[SliceName]) -> Resul
             .host
             .free
             .extend_from(&slice.held().difference(&stays));
-        let Some(size) = slice.huge_pages else {
-            continue;
-        };
-        for cell in &slice.cells {
-            let pages = cell.memory.bytes() / size.bytes().max(1);
-            for pool in &mut parts.host.huge_pages {
-                if (pool.node, pool.size) == (cell.node, size) {
-                    pool.count = pool.count.saturating_sub(pages);
-                }
-            }
+        for pool in &mut parts.host.huge_pages {
+            let pages = slice.pages_on(pool.node, pool.size);
+            pool.count = pool.count.saturating_sub(pages);
         }
     }
     parts.slices.retain(|slice| !names.contains(&slice.name));

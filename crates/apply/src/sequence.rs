@@ -261,15 +261,9 @@ pub(crate) fn page_steps(plan: &Plan) -> Vec<Step> {
     let users = |node, size| {
         plan.slices()
             .iter()
-            .filter(|slice| slice.huge_pages == Some(size))
             .map(|slice| PageUser {
                 slice: slice.name.clone(),
-                pages: slice
-                    .cells
-                    .iter()
-                    .filter(|cell| cell.node == node)
-                    .map(|cell| cell.memory.bytes() / size.bytes().max(1))
-                    .sum(),
+                pages: slice.pages_on(node, size),
             })
             .filter(|user| user.pages > 0)
             .collect()

@@ -230,6 +230,18 @@ impl SlicePlan {
         cpus
     }
 
+    /// Huge pages of this size that it has on a node.
+    #[must_use]
+    pub fn pages_on(&self, node: NumaNodeId, size: ByteSize) -> u64 {
+        if self.huge_pages != Some(size) {
+            return 0;
+        }
+        let cells = self.cells.iter().filter(|cell| cell.node == node);
+        cells
+            .map(|cell| cell.memory.bytes() / size.bytes().max(1))
+            .sum()
+    }
+
     /// Every CPU that is kept free for this slice: its own, and the pool that it shares with others
     /// of its tenant. Not the host's.
     #[must_use]

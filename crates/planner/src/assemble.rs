@@ -2,10 +2,9 @@
 //!
 //! Takes the best placement; gives all parts of the plan file. Makes no choice of its own.
 
-use bmslice_model::{ByteSize, CpuId, CpuSet, KernelArg};
+use bmslice_model::{ByteSize, CpuId, CpuSet};
 use bmslice_plan::{
-    DiskPlan, FORMAT, Fingerprint, GuestCell, HostPlan, HugePagePlan, Plan, PlanParts, ServerRef,
-    SlicePlan,
+    DiskPlan, FORMAT, Fingerprint, GuestCell, HostPlan, Plan, PlanParts, ServerRef, SlicePlan,
 };
 use bmslice_spec::{Isolation, Setup, SliceSpec, Slicing};
 
@@ -13,13 +12,14 @@ use crate::best::Best;
 use crate::cards;
 use crate::cores::OddCore;
 use crate::identity;
-use crate::kernel::{self, BootPages};
+use crate::kernel;
 use crate::layout::{self, CellPlace, Laid};
+use crate::pages;
 use crate::problem::Site;
 use crate::queues;
 use crate::refusal::Refusal;
 use crate::report;
-use crate::server::{Core, Node};
+use crate::server::Core;
 use crate::siblings::OddPlace;
 
 /// libvirt's resource partition of slices that share a cgroup partition: systemd makes the slice
@@ -54,7 +54,7 @@ pub(crate) fn parts(
         .fold(isolated.clone(), |free: CpuSet, slice: &SlicePlan| {
             free.difference(&slice.held())
         });
-    let mut huge_pages = huge_pages(spec, site, &slices, &[]);
+    let mut huge_pages = pages::needed(spec, site, &slices, &[]);
     let devices = slices
         .iter()
         .flat_map(|slice| &slice.nics)
@@ -67,7 +67,7 @@ pub(crate) fn parts(
     // After ours: none of them is one that the plan sets.
     kernel_args.extend(spec.host.kernel_args.iter().cloned());
     if let Some(previous) = previous
-        && let Some(more) = pages_that_stay(spec, site, &slices, &kernel_args, previous)
+        && let Some(more) = pages::that_stay(spec, site, &slices, &kernel_args, previous)
     {
         huge_pages = more;
         kernel_args = previous.host().kernel_args.clone();
@@ -260,93 +260,4 @@ fn slice_plan(
         autostart: slice.autostart,
         up_within_seconds: slice.up_within_seconds,
     }
-}
-
-/// The pages of each size that slices need on each node, or at boot no fewer than these.
-fn huge_pages(
-    spec: &Slicing,
-    site: &Site<'_>,
-    slices: &[SlicePlan],
-    no_fewer: &[BootPages],
-) -> Vec<HugePagePlan> {
-    let memory = &site.problem.memory;
-    let mut all = Vec::new();
-    for node in &site.server.nodes {
-        for &bytes in &memory.sizes {
-            let size = ByteSize::from_bytes(bytes);
-            let needed: u64 = slices
-                .iter()
-                .filter(|slice| slice.huge_pages == Some(size))
-                .flat_map(|slice| &slice.cells)
-                .filter(|cell| cell.node == node.id)
-                .map(|cell| cell.memory.bytes() / bytes)
-                .sum();
-            let at_boot = kernel::at_boot(spec.host.isolation, size);
-            let before = no_fewer
-                .iter()
-                .find(|pages| at_boot && (pages.node, pages.size) == (node.id, size));
-            let count = needed.max(before.map_or(0, |pages| pages.count));
-            if count > 0 {
-                all.push(HugePagePlan {
-                    node: node.id,
-                    size,
-                    count,
-                    at_boot,
-                });
-            }
-        }
-    }
-    all
-}
-
-/// The pages with those of the boot arguments in force that no slice needs any more, where nothing
-/// but they would have the server reboot, with all guests that nobody touched, and where their
-/// memory is not needed for something else.
-fn pages_that_stay(
-    spec: &Slicing,
-    site: &Site<'_>,
-    slices: &[SlicePlan],
-    args: &[KernelArg],
-    previous: &Plan,
-) -> Option<Vec<HugePagePlan>> {
-    let in_force = &previous.host().kernel_args;
-    let others = |args: &[KernelArg]| -> Vec<KernelArg> {
-        let args = args.iter().filter(|arg| !kernel::is_about_pages(arg));
-        args.cloned().collect()
-    };
-    if args == in_force || others(args) != others(in_force) {
-        return None;
-    }
-    let mut asked = kernel::pages(in_force);
-    asked.sort_unstable();
-    let all = huge_pages(spec, site, slices, &asked);
-    // With more than there are the server reboots in any case, and then it gets what is needed.
-    let at_boot = all.iter().filter(|pages| pages.at_boot);
-    let mut at_boot: Vec<BootPages> = at_boot.map(BootPages::of).collect();
-    at_boot.sort_unstable();
-    if at_boot != asked {
-        return None;
-    }
-    let memory = &site.problem.memory;
-    let plain = |slices: &[SlicePlan], node: &Node| -> u64 {
-        let slices = slices.iter().filter(|slice| slice.huge_pages.is_none());
-        let cells = slices.flat_map(|slice| &slice.cells);
-        let cells = cells.filter(|cell| cell.node == node.id);
-        cells.map(|cell| cell.memory.bytes()).sum()
-    };
-    // What fitted before does so now, though memory differs a little from boot to boot.
-    let as_before = all == previous.host().huge_pages;
-    let fits = |(at, node): (usize, &Node)| {
-        let of = |&bytes: &u64| {
-            let size = ByteSize::from_bytes(bytes);
-            let mut all = all.iter();
-            let pages = all.find(|pages| (pages.node, pages.size) == (node.id, size));
-            pages.map_or(0, |pages| pages.count)
-        };
-        let pages: Vec<u64> = memory.sizes.iter().map(of).collect();
-        let asked = plain(slices, node);
-        (as_before && asked <= plain(previous.slices(), node)) || memory.fits(at, &pages, asked)
-    };
-    let mut nodes = site.server.nodes.iter().enumerate();
-    nodes.all(fits).then_some(all)
 }

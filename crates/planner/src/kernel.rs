@@ -18,34 +18,13 @@ pub(crate) fn at_boot(isolation: Isolation, size: ByteSize) -> bool {
     isolation == Isolation::Boot && size >= AT_BOOT
 }
 
-/// Pages that boot arguments ask for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BootPages {
-    /// Where.
-    pub node: NumaNodeId,
-    /// Page size.
-    pub size: ByteSize,
-    /// How many.
-    pub count: u64,
-}
-
-impl BootPages {
-    pub fn of(pages: &HugePagePlan) -> Self {
-        Self {
-            node: pages.node,
-            size: pages.size,
-            count: pages.count,
-        }
-    }
-}
-
 /// Whether an argument is about huge pages.
 pub(crate) fn is_about_pages(arg: &KernelArg) -> bool {
     arg.is("hugepagesz") || arg.is("hugepages")
 }
 
 /// The pages that arguments of [`args`] ask for.
-pub(crate) fn pages(args: &[KernelArg]) -> Vec<BootPages> {
+pub(crate) fn pages(args: &[KernelArg]) -> Vec<HugePagePlan> {
     let mut size: Option<ByteSize> = None;
     let mut all = Vec::new();
     for arg in args {
@@ -55,10 +34,11 @@ pub(crate) fn pages(args: &[KernelArg]) -> Vec<BootPages> {
         } else if let Some(size) = size.filter(|_| arg.is("hugepages")) {
             all.extend(value.split(',').filter_map(|part| {
                 let (node, count) = part.split_once(':')?;
-                Some(BootPages {
+                Some(HugePagePlan {
                     node: NumaNodeId(node.parse().ok()?),
                     size,
                     count: count.parse().ok()?,
+                    at_boot: true,
                 })
             }));
         }

@@ -37,6 +37,7 @@ mod layout;
 mod lenders;
 mod memory;
 mod nearest;
+mod pages;
 mod pools;
 mod problem;
 mod queues;

@@ -155,13 +155,8 @@ fn pool(server: &Server<'_>, previous: Option<&Plan>, node: NumaNodeId, size: By
             let own = plan
                 .slices()
                 .iter()
-                .filter(|slice| {
-                    slice.huge_pages == Some(size)
-                        && server.own_running.contains(slice.name.as_str())
-                })
-                .flat_map(|slice| &slice.cells)
-                .filter(|cell| cell.node == node)
-                .map(|cell| cell.memory.bytes() / size.bytes())
+                .filter(|slice| server.own_running.contains(slice.name.as_str()))
+                .map(|slice| slice.pages_on(node, size))
                 .sum();
             (planned, own)
         }

@@ -328,12 +328,7 @@ fn splits(site: &Site<'_>, parts: &PlanParts, notes: &mut Notes) {
 fn pages_that_stay(parts: &PlanParts) -> Vec<String> {
     let told = |pages: &HugePagePlan| {
         let slices = parts.slices.iter();
-        let slices = slices.filter(|slice| slice.huge_pages == Some(pages.size));
-        let cells = slices.flat_map(|slice| &slice.cells);
-        let cells = cells.filter(|cell| cell.node == pages.node);
-        let had: u64 = cells
-            .map(|cell| cell.memory.bytes() / pages.size.bytes().max(1))
-            .sum();
+        let had: u64 = slices.map(|it| it.pages_on(pages.node, pages.size)).sum();
         let idle = pages.count.saturating_sub(had);
         (idle > 0).then(|| {
             format!(

@@ -353,13 +353,8 @@ pub fn applied(before: &Inventory, plan: &Plan) -> Inventory {
         let pool = node.huge_pages.iter_mut().find(|p| p.size == pages.size);
         let pool = pool.unwrap();
         pool.total = pool.total.max(pages.count);
-        let cells = plan.slices().iter();
-        let cells = cells.filter(|slice| slice.huge_pages == Some(pages.size));
-        let cells = cells.flat_map(|slice| &slice.cells);
-        let cells = cells.filter(|cell| cell.node == pages.node);
-        let used: u64 = cells
-            .map(|cell| cell.memory.bytes() / pages.size.bytes())
-            .sum();
+        let slices = plan.slices().iter();
+        let used: u64 = slices.map(|it| it.pages_on(pages.node, pages.size)).sum();
         pool.free = pool.total - used;
     }
     let mut group = 100;
